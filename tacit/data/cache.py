@@ -1,0 +1,351 @@
+"""The decoded cache: every frame decoded once, at training size, so that training only ever copies bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tacit.clip import Episode
+from tacit.data.episodes import Episodes
+from tacit.data.reader import COLUMNS, Reader, Spec
+from tacit.data.video import Damaged, resize
+
+FORMAT = 1
+SHARD = 1024  # frames: what is decoded again, at most, after a kill
+PATIENCE = 5.0  # seconds of decoding alone before processes are started, for they take about as long to start
+
+
+@final
+class Cached(Reader):
+    """A whole cache, as memory maps."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.opening = {"path": str(self.path.absolute())}
+        index = _index(self.path)
+        if index is None:
+            raise Damaged(f"{self.path} is no whole cache; delete it and call tacit.data.cache again.")
+        self.spec, self.fingerprint = Spec.of(index["spec"]), index["fingerprint"]
+        self.lengths = np.array(index["lengths"], np.int64)
+        self.prints, self.sources = tuple(index["prints"]), tuple(index["sources"])
+        self.texts, self.successes = tuple(index["texts"]), tuple(index["successes"])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum(self.lengths) - self.lengths
+
+    @cached_property
+    def _maps(self) -> dict[str, np.ndarray]:
+        held = [c for c in COLUMNS if self.spec.has(c)]
+        return {c: np.load(self.path / f"{c}.npy", mmap_mode="r", allow_pickle=False) for c in held}
+
+    def flat(self, column: str) -> tuple[np.ndarray, ...]:
+        return (self._maps[column],) if self.spec.has(column) else ()
+
+    def episode(self, number: int) -> Episode:
+        start, stop = int(self._starts[number]), int(self._starts[number] + self.lengths[number])
+        values: dict[str, Any] = {}
+        for name, column in self._maps.items():
+            rows = np.asarray(column[start : stop if name in ("frames", "state") else stop - 1])
+            values[name] = self.spec.recorded(name, rows)
+        values |= {"text": self.texts[number], "source": self.sources[number], "success": self.successes[number]}
+        return Episode(**values)
+
+
+def cache(
+    episodes: Episodes,
+    *,
+    size: int | tuple[int, int] | None = None,
+    path: str | os.PathLike[str] | None = None,
+    workers: int = 2,
+) -> Episodes:
+    """The same episodes from decoded frames of ``size``, made once and found again; hidden labels stay hidden.
+
+    Killed while it builds, it goes on where it was. Without ``path`` it lies in the dataset's own folder.
+    """
+    frame = (size, size) if isinstance(size, int) else size
+    frame = episodes.spec.frame if frame is None or episodes.spec.frame is None else (int(frame[0]), int(frame[1]))
+    if isinstance(episodes.reader, Cached) and frame == episodes.spec.frame and path is None:
+        return episodes
+    whole = episodes.bare()
+    mark = _fingerprint(whole, frame)
+    home = _home(whole.reader, frame, mark) if path is None else Path(path)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(home):
+        index = _index(home)
+        if index is None:
+            _clear(home)
+            partial = home.with_name(f".{home.name}.{mark[:12]}.partial")
+            for stale in set(home.parent.glob(f".{home.name}.*.partial")) - {partial}:
+                shutil.rmtree(stale)
+            _build(_Plan(whole.reader, whole.rows, frame, partial, SHARD), home, mark, workers)
+        elif index["fingerprint"] != mark:
+            raise FileExistsError(
+                f"{home} is the cache of other episodes or another size; delete it or give another path."
+            )
+    return episodes.onto(Cached(home))
+
+
+def _fingerprint(episodes: Episodes, frame: tuple[int, int] | None) -> str:
+    about = [FORMAT, frame, episodes.lengths.tolist(), episodes.sources, episodes.texts, episodes.fingerprint]
+    return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+
+
+def _home(reader: Reader, frame: tuple[int, int] | None, mark: str) -> Path:
+    path = getattr(reader, "path", None)
+    if path is None:
+        raise ValueError(
+            "These episodes lie in no dataset folder; say where their cache goes: cache(episodes, path=...)."
+        )
+    folder = Path(path).parent if isinstance(reader, Cached) else Path(path) / "cache"
+    return folder / ("x".join(map(str, frame or ("state",))) + f"-{mark[:12]}")
+
+
+def _index(home: Path) -> dict[str, Any] | None:
+    """The index of a cache that is whole: written last, naming every file's size."""
+    try:
+        index: dict[str, Any] = json.loads((home / "index.json").read_text())
+        sizes = {name: (home / name).stat().st_size for name in index["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return index if index.get("format") == FORMAT and sizes == index["files"] else None
+
+
+def _clear(home: Path) -> None:
+    """Make way for a new cache, but only where an empty folder or a broken cache of ours lies."""
+    ours = {f"{c}.npy" for c in COLUMNS} | {"index.json", "done"}
+    if home.exists() and not (home.is_dir() and {p.name for p in home.iterdir()} <= ours):
+        raise FileExistsError(f"{home} exists and is no cache; give another path.")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    """One builder at a time; the others (the ranks of one run, say) wait and then find it done."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    with open(home.with_name(f".{home.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Which episodes go where: all that a builder in another process has to know."""
+
+    reader: Reader
+    rows: np.ndarray
+    frame: tuple[int, int] | None
+    partial: Path
+    shard: int  # frames in one, about
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.asarray(self.reader.lengths[self.rows])
+
+    @cached_property
+    def shards(self) -> list[range]:
+        """Episodes in runs of about ``shard`` frames; the same for the same episodes."""
+        which = (np.cumsum(self.lengths) - 1) // self.shard
+        edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]
+        return [range(a, b) for a, b in itertools.pairwise(edges)]
+
+    def done(self, shard: int) -> Path:
+        episodes = self.shards[shard]
+        return self.partial / "done" / f"{episodes.start}-{episodes.stop}"
+
+    @property
+    def missing(self) -> list[int]:
+        return [i for i in range(len(self.shards)) if not self.done(i).exists()]
+
+    def frames(self, shards: Sequence[int], report: Callable[[int], None], *, parent: int | None = None) -> None:
+        """Decode these shards into their places; a shard counts once its bytes are on the disk."""
+        assert self.frame is not None
+        file = self.partial / "frames.npy"
+        starts, bytes_each = np.cumsum(self.lengths) - self.lengths, int(np.prod(self.frame)) * 3
+        header = file.stat().st_size - int(self.lengths.sum()) * bytes_each
+        handle = os.open(file, os.O_WRONLY)
+        try:
+            for shard in shards:
+                for i in self.shards[shard]:
+                    if parent is not None and os.getppid() != parent:
+                        raise SystemExit(1)  # whoever asked for this is gone
+                    _write(handle, self._resized(i), header + int(starts[i]) * bytes_each)
+                    report(int(self.lengths[i]))
+                os.fsync(handle)
+                self.done(shard).touch()
+                _sync(self.partial / "done")
+        finally:
+            os.close(handle)
+
+    def _resized(self, i: int) -> np.ndarray:
+        row = int(self.rows[i])
+        frames = self.reader.episode(row).frames
+        if frames is None or len(frames) != self.lengths[i]:
+            got = "no" if frames is None else len(frames)
+            raise Damaged(
+                f"Episode {row} has {got} frames; its dataset promised {self.lengths[i]}. Leave it out with select."
+            )
+        assert self.frame is not None
+        return resize(frames, self.frame)
+
+
+def _write(handle: int, frames: np.ndarray, offset: int) -> None:
+    left = np.ascontiguousarray(frames).data.cast("B")
+    while left:  # one call writes at most 2 GiB
+        wrote = os.pwrite(handle, left, offset)
+        left, offset = left[wrote:], offset + wrote
+
+
+def _build(plan: _Plan, home: Path, mark: str, workers: int) -> None:
+    (plan.partial / "done").mkdir(parents=True, exist_ok=True)
+    _reserve(plan)
+    if plan.frame is not None and plan.missing:
+        _decode(plan, workers)
+    reader, rows = plan.reader, plan.rows
+    whole = Episodes(reader, rows)
+    for name in COLUMNS[1:]:
+        value = whole.column(name)
+        if value is not None:
+            with open(plan.partial / f"{name}.npy", "wb") as file:
+                np.save(file, value, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+    index = {
+        "format": FORMAT,
+        "fingerprint": mark,
+        "spec": dataclasses.replace(whole.spec, frame=plan.frame).json(),
+        "lengths": whole.lengths.tolist(),
+        "prints": whole.prints,
+        "sources": whole.sources,
+        "texts": whole.texts,
+        "successes": whole.successes,
+        "files": {f.name: f.stat().st_size for f in sorted(plan.partial.glob("*.npy"))},
+    }
+    with open(plan.partial / "index.json", "w") as text:
+        json.dump(index, text)
+        text.flush()
+        os.fsync(text.fileno())
+    _sync(plan.partial)
+    os.replace(plan.partial, home)
+    _sync(home.parent)
+    shutil.rmtree(home / "done")
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def _reserve(plan: _Plan) -> None:
+    """Claim the disk before the work starts, so that it cannot run full half way."""
+    if plan.frame is None:
+        return
+    total, file = int(plan.lengths.sum()), plan.partial / "frames.npy"
+    need = total * int(np.prod(plan.frame)) * 3
+    if file.exists() and file.stat().st_size >= need:
+        return
+    free = shutil.disk_usage(plan.partial).free
+    if need > free * 0.95:
+        raise OSError(
+            f"A cache of {total} frames at {plan.frame[0]}x{plan.frame[1]} needs {need / 1e9:.2f} GB; "
+            f"{free / 1e9:.2f} GB are free at {plan.partial.parent}. Give a smaller size or another path, or make room."
+        )
+    shutil.rmtree(plan.partial / "done")
+    (plan.partial / "done").mkdir()
+    fresh = file.with_suffix(".fresh")
+    with open(fresh, "wb") as out:
+        shape = (total, *plan.frame, 3)
+        np.lib.format.write_array_header_2_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        out.flush()
+        size = out.tell() + need
+        if hasattr(os, "posix_fallocate") and need:
+            os.posix_fallocate(out.fileno(), 0, size)
+        else:
+            out.truncate(size)
+        os.fsync(out.fileno())
+    os.replace(fresh, file)
+
+
+def _decode(plan: _Plan, workers: int) -> None:
+    left = plan.missing
+    todo = int(sum(plan.lengths[i] for shard in left for i in plan.shards[shard]))
+    console = Console(stderr=True)
+    columns = (TextColumn("decoding {task.total:.0f} frames"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=todo)
+        alone, began = workers < 2 or plan.reader.opening is None, time.monotonic()
+        while left and (alone or time.monotonic() - began < PATIENCE):
+            plan.frames([left.pop(0)], lambda n: progress.advance(task, n))
+        if left:
+            _spread(plan, left, min(workers, len(left)), lambda n: progress.update(task, completed=todo - n))
+
+
+def _spread(plan: _Plan, left: list[int], workers: int, remaining: Callable[[int], None]) -> None:
+    """Decode in processes of our own. They are not multiprocessing's, which would run the caller's script again."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "import tacit.data as d; from tacit.data.cache import work; work(d.open)"]
+    told = {
+        "opening": plan.reader.opening,
+        "rows": plan.rows.tolist(),
+        "frame": plan.frame,
+        "partial": str(plan.partial),
+        "shard": plan.shard,
+    }
+    with contextlib.ExitStack() as stack:
+        running = []
+        for k in range(workers):
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, env=env)
+            stack.callback(worker.wait)
+            stack.callback(worker.terminate)
+            assert worker.stdin is not None
+            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
+                pipe.write(json.dumps(told | {"shards": left[k::workers], "parent": os.getpid()}).encode())
+            running.append((worker, errors))
+        while any(worker.poll() is None for worker, _ in running):
+            time.sleep(0.05)
+            remaining(int(sum(plan.lengths[i] for shard in plan.missing for i in plan.shards[shard])))
+            if any(worker.poll() not in (None, 0) for worker, _ in running):
+                break
+        for worker, errors in running:
+            if worker.poll() not in (None, 0):
+                errors.seek(0)
+                said = errors.read().strip().splitlines()
+                raise Damaged(
+                    said[-1] if said else f"Decoding stopped with exit code {worker.returncode}; call again to go on."
+                )
+
+
+def work(opener: Callable[..., Episodes]) -> None:
+    """What a decoding process runs: shards from its standard input, its one complaint on its standard error."""
+    told = json.load(sys.stdin)
+    try:
+        reader = opener(**told["opening"]).reader
+        plan = _Plan(
+            reader, np.array(told["rows"], np.int64), tuple(told["frame"]), Path(told["partial"]), told["shard"]
+        )
+        plan.frames(told["shards"], lambda _: None, parent=told["parent"])
+    except (ValueError, OSError) as error:
+        sys.exit(" ".join(str(error).split()))
