@@ -53,6 +53,11 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def average(tensor: Tensor) -> Tensor:
+    """The mean over all processes, the same on each."""
+    return total(tensor) / (dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1)
+
+
 def agreed(tensor: Tensor) -> Tensor:
     """Rank 0's tensor, on every process: for choices made at random."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

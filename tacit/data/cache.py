@@ -87,7 +87,10 @@ def cache(
     whole = episodes.bare()
     mark = _fingerprint(whole, frame)
     home = _home(whole.reader, frame, mark) if path is None else Path(path)
-    home.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise PermissionError(f"{home.parent} cannot be written; give a place that can: cache(path=...).") from error
     with _lock(home):
         index = _index(home)
         if index is None:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from tacit.clip import Clip, Episode, Space
-from tacit.data.crew import answers
+from tacit.data.crew import answers, ready
 from tacit.data.episodes import Episodes
 from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Spec
@@ -68,7 +68,7 @@ def collect(
     alone. A folder that was begun is gone on with, losing at most ``group`` frames; one that is done is returned as is.
     """
     budget = Budget(episodes, frames)
-    idle(workers)
+    ready(workers)
     who = tuple(demonstrator) if isinstance(demonstrator, list | tuple) else (demonstrator,)
     job = Job(env, who, noise=noise, labels=_chosen(labels), seed=seed, size=size, options=dict(options or {}))
     if out is None:

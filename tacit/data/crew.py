@@ -32,10 +32,7 @@ class Task(Protocol):
 
 def answers(task: Task, *, first: int = 0, stop: int | None = None, workers: int = 2) -> Generator[Any, None, None]:
     """What ``task`` answers to ``first``, ``first + 1`` and so on, in this order, whoever answers which."""
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; wanted at least 1.")
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(f"This runs while a process that it started begins. {GUARD}")
+    ready(workers)
     if stop is not None:
         workers = min(workers, stop - first)
     crew = Crew(task, first=first, stop=stop) if workers > 1 else None
@@ -47,6 +44,14 @@ def answers(task: Task, *, first: int = 0, stop: int | None = None, workers: int
                 number += 1
     else:
         yield from _alone(task, first, stop)
+
+
+def ready(workers: int) -> None:
+    """Refuse a number of workers that cannot be, and a script that runs again inside a process it started."""
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; wanted at least 1.")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(f"This script was begun anew by a process that it started itself. {GUARD}")
 
 
 def _alone(task: Task, first: int, stop: int | None) -> Generator[Any, None, None]:
@@ -171,15 +176,13 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _unseen() -> Iterator[None]:
     """The script that runs, hidden from processes started inside: they would run it again, to no end."""
-    main = sys.modules["__main__"]
-    held = {name: getattr(main, name, None) for name in ("__file__", "__spec__")}
+    main, names = vars(sys.modules["__main__"]), ("__file__", "__spec__")
+    before = {name: main.pop(name) for name in names if name in main}
+    main["__spec__"] = None
     try:
-        for name in held:
-            setattr(main, name, None)
         yield
     finally:
-        for name, value in held.items():
-            setattr(main, name, value)
+        main.update(before)
 
 
 def work(task: Task, line: Connection) -> None:

@@ -114,6 +114,16 @@ class Episodes:
             changes["codes"] = self._codes[between]
         return episode.replace(**changes)
 
+    def damaged(self) -> dict[int, str]:
+        """The episodes that cannot be read, and why: to count, to report, and to leave out with ``select``."""
+        faults = {}
+        for number in range(len(self)):
+            try:
+                self.episode(number)
+            except (ValueError, OSError) as error:
+                faults[number] = str(error)
+        return faults
+
     def bare(self) -> Episodes:
         """The same recordings as they lie on the disk: no label hidden, no inferred latent."""
         return Episodes(self.reader, self.rows)

@@ -250,10 +250,12 @@ def episode_table(path: Path, total: int) -> dict[str, list[Any]]:
     return {name: [values[i] for i in order] for name, values in columns.items()}
 
 
-def parquet(path: Path, *, columns: Sequence[str], filters: Any = None) -> pa.Table:
+def parquet(path: Path, *, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """Some columns of a parquet file, or an error that names it."""
     try:
-        return pq.read_table(path, columns=list(columns), filters=filters, partitioning=None)
+        return pq.read_table(
+            path, columns=None if columns is None else list(columns), filters=filters, partitioning=None
+        )
     except (pa.ArrowException, OSError, KeyError) as error:
         raise _broken(path, error) from error
 

@@ -113,8 +113,9 @@ class Writer:
         self.episodes, self.frames = total, int(info["total_frames"])
         told = extra.get("episodes", [])[:total]
         self._told = told + [{}] * (total - len(told))
-        tasks = parquet(self.path / "meta" / "tasks.parquet", columns=["task", "task_index"]).to_pydict()
-        self._tasks = dict(zip(tasks["task"], tasks["task_index"], strict=True))
+        tasks = parquet(self.path / "meta" / "tasks.parquet").to_pydict()
+        numbers = tasks.pop("task_index")
+        self._tasks = dict(zip(next(iter(tasks.values())), numbers, strict=True))  # pandas may not have named its index
         stats = self.path / "meta" / "stats.json"
         self._stats = json.loads(stats.read_text()) if stats.exists() else {}
         self.features = info["features"]

@@ -130,8 +130,8 @@ GAMES = {
         bytes=(49, 54, 51, 50),
         shift=(-49, -13, -13, -15),
         paddle=Paddle((0, 0, 2.5, 2.5, 9.5, 9.5, 16.5, 16.5, 19.5, 19.5, 21.5, 21.5, 22.5), (10.3, 0.27), (25, 190)),
-        floor=-7.9,
-        ceiling=2.9,
+        floor=-8.5,
+        ceiling=2.8,
     ),
     "breakout": Game(
         keys=("NOOP", "LEFT", "RIGHT"),
@@ -140,8 +140,8 @@ GAMES = {
         bytes=(99, 101, 72),
         shift=(-49, 9, -47),
         paddle=Paddle((0, 0, 3, 7.5, 12, 17.5, 20.5, 21.5, 22.5), (10.5, 0.0), (8, 144)),
-        floor=1.1,
-        ceiling=13.0,
+        floor=1.2,
+        ceiling=12.5,
     ),
 }
 RULES = {"pong": pong, "breakout": breakout}
@@ -165,7 +165,9 @@ class Atari(Simulator):
         self._ale, self._game, self._task, self._bold = ale_py.ALEInterface(), GAMES[task], task, bold
         self._ale.setInt("frame_skip", SKIP)
         self._ale.setFloat("repeat_action_probability", sticky)
-        self._rom = ale_py.roms.get_rom_path(task)
+        self._sticky, self._rom = sticky, ale_py.roms.get_rom_path(task)
+        self._ale.loadROM(self._rom)
+        self._switched_on = self._ale.cloneState(include_rng=True)
         self._keys = [getattr(ale_py.Action, key) for key in self._game.keys]
         self._fire = ale_py.Action.FIRE
         self.name, self.size, self.horizon, self.fps = f"atari/{task}", size, horizon, 60 / SKIP
@@ -176,19 +178,20 @@ class Atari(Simulator):
 
     def start(self, seed: int) -> None:
         random = np.random.default_rng(seed)
-        self._ale.setInt("random_seed", int(random.integers(2**31 - 1)))
-        self._ale.loadROM(self._rom)  # only loading reads the seed
+        if self._sticky:
+            self._ale.setInt("random_seed", int(random.integers(2**31 - 1)))
+            self._ale.loadROM(self._rom)  # only loading reads the seed, and it takes as long as 200 decisions
+        else:
+            self._ale.restoreState(self._switched_on)
         self._points = 0.0
         self._pressed, self._before = 0, self._sprites()
         # The console has no chance of its own, and the same serve leads to the same rally. So an episode begins in
         # the middle of one, after a while of clumsy play.
-        for careless in random.random(int(random.integers(5, 80))) < 0.3:
-            self.apply(self.space.sample(random) if careless else self.rule())
+        left = int(random.integers(5, 80))
+        while left > 0 or self._task == "breakout" and self._sprites()[1] > 120:  # nor with a ball that is all but past
+            self.apply(self.space.sample(random) if random.random() < 0.3 else self.rule())
             self._serve()
-        self._serve()
-        while self._task == "breakout" and self._sprites()[1] > 120:  # nobody can save a ball that is all but past
-            self.apply(self.rule())
-            self._serve()
+            left -= 1
         self._points = 0.0
 
     def _serve(self) -> None:

@@ -226,11 +226,14 @@ def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
 
 @pytest.mark.parametrize(("share", "batch", "least"), [(0.5, 16, 8), (1.0, 10, 10), (0.01, 16, 1)])
 def test_that_share_of_a_batch_holds_labels(share: float, batch: int, least: int) -> None:
-    kept = several([60] * 10).keep_labels(8)
+    kept = several([60] * 10).keep_labels(40)
     clips = kept.clips(3, labelled=share)
     for clip in take(clips.stream(batch), 12):
         assert clip.mask is not None
         assert int(clip.mask.any(1).sum()) >= least
+    clip = clips.batch(np.arange(len(clips)))
+    assert clip.mask is not None
+    assert clips.labelled.tolist() == np.flatnonzero(clip.mask.any(1)).tolist()
     drawn = np.concatenate([clips.draw(s, batch) for s in range(40)])
     assert set(clips.labelled) <= set(drawn) or share < 0.5
     if share == 1:

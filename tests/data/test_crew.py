@@ -6,14 +6,19 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from tacit.data.crew import ONE, answers
+
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Asking:
     """Tells who answers, and with how many threads; even numbers take their time."""
 
     wait: float = 0.0
+    ours: bool = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Callable[[int], tuple[int, int, int, str | None]]]:
@@ -46,6 +52,32 @@ def test_an_endless_crew_ends_with_its_caller() -> None:
     assert [number for number, *_ in itertools.islice(stream, 5)] == [0, 1, 2, 3, 4]
     stream.close()
     assert not multiprocessing.active_children()
+
+
+SCRIPT = """
+import sys
+from tacit.data.collect import collect
+{env}
+print(len(collect({name}, sys.argv[1], episodes=4, size=12, workers=2)))
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "input"])
+def test_a_script_without_a_guard_records_by_name(way: str, tmp_path: Path) -> None:
+    text = SCRIPT.format(env="", name="'dots/plain'")
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, str(tmp_path / "script.py") if way == "file" else "-", str(tmp_path / "a")]
+    done = subprocess.run(command, input=text, env=HERE, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+
+
+def test_a_script_that_must_be_run_again_is_told_to_guard_itself(tmp_path: Path) -> None:
+    text = SCRIPT.format(env="from tacit.envs.dots import Dots\ndef opened(): return Dots()", name="opened")
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "a")]
+    done = subprocess.run(command, env=HERE, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
 
 
 def test_one_worker_is_this_process() -> None:

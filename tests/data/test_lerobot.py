@@ -237,6 +237,8 @@ def test_the_action_of_a_last_frame_leads_nowhere(tmp_path: Path) -> None:
     pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", actions), file)
     held = data.open(tmp_path)
     assert held.labelled == 3 + 4
+    assert held.stack()["actions"].min() >= 0
+    assert np.flatnonzero(held.reader.flat("actions")[0] == -1).tolist() == [3, 8]
     assert all(equal(held.episode(i), episodes[i]) for i in range(2))
 
 

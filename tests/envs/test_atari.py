@@ -100,12 +100,13 @@ def test_the_expert_wins_far_above_chance_and_noise_harms_it(env):
 
 
 def test_every_action_is_a_movement_by_its_name(env):
-    env.reset(seed=0)
-    lower, higher = 1, 2
-    for action, sign in ((lower, -1), (higher, 1)):
+    down, up = 1, 2  # to smaller and to larger coordinates
+    for action, back, sign in ((down, up, -1), (up, down, 1)):
         env.reset(seed=0)
+        for _ in range(6):
+            env.step(np.asarray(back))
         place = env.state()[2]
-        for _ in range(5):
+        for _ in range(4):
             env.step(np.asarray(action))
         assert sign * (env.state()[2] - place) > 0.1, env.space.names[action]
 

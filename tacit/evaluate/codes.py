@@ -1,0 +1,134 @@
+"""Whether latents are alive: codes used, dead and how evenly; how many directions a continuous latent truly has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from tacit.data.episodes import Episodes
+from tacit.evaluate import holdout
+from tacit.evaluate.interval import Interval, bootstrap
+from tacit.evaluate.probe import summed
+from tacit.evaluate.report import Value
+
+WIDEST = 128  # numbers in a latent up to which the rank's interval is drawn; beyond, it would take longer than it is worth
+FLAT = 1e-4  # a dimension that varies by less than this share of the liveliest is dead
+DRAWS = 500
+
+
+def codes(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int = 0) -> list[Value]:
+    """How alive the latents of ``model`` are: codes where it has them, rank and variance of the latent in any case.
+
+    Codes all in use say nothing of their meaning; codes or dimensions all dead say that there is none.
+    """
+    holdout.refuse_overlap(model, episodes)
+    path = holdout.walk(episodes, length=holdout.span(model), most=most, seed=seed)
+    latents, data = holdout.infer(model, path), holdout.told(episodes)
+    return [*_of_codes(model, path, data), *_of_latents(latents, path, data)]
+
+
+def symbols(model: Any, path: holdout.Walk) -> NDArray[np.int64] | None:
+    """The codes of each chosen transition, (N, K); None where the model's latents are no codes."""
+    found: list[torch.Tensor] = []
+    if not hasattr(model, "found"):
+        return None
+    with holdout.still(model):
+        for _, clip in path.batches(holdout.place(model)):
+            chosen = model.found(clip).codes
+            if chosen is None:
+                return None
+            found.append(chosen.unflatten(0, (len(clip), clip.time - 1))[:, -1].cpu())
+    return torch.cat(found).numpy()
+
+
+def counts(chosen: ArrayLike, size: int, *, groups: int = 1) -> NDArray[np.int64]:
+    """How often each of ``size`` codes of each book was chosen, (groups, size); the columns of a book lie together."""
+    given = np.asarray(chosen)
+    if given.ndim != 2 or given.shape[1] % groups or (given.size and not 0 <= given.min() <= given.max() < size):
+        raise ValueError(
+            f"Codes have shape {given.shape}; wanted (N, K) of 0 to {size - 1}, K a multiple of the {groups} books."
+        )
+    books = given.reshape(len(given), groups, -1)
+    return np.stack([np.bincount(books[:, g].ravel(), minlength=size) for g in range(groups)])
+
+
+def perplexity(hits: ArrayLike) -> float:
+    """How many equally likely codes would be as uncertain as these counts (..., size), averaged over the books."""
+    hits = np.atleast_2d(np.asarray(hits, np.float64))
+    shares = hits / np.maximum(hits.sum(-1, keepdims=True), 1)
+    logs = np.log(np.where(shares > 0, shares, 1))
+    return float(np.exp(-(shares * logs).sum(-1)).mean())
+
+
+def variances(latents: ArrayLike) -> NDArray[np.float64]:
+    """How much each number of the latent varies, (D,)."""
+    return np.asarray(np.asarray(latents, np.float64).var(0))
+
+
+def rank(latents: ArrayLike) -> float:
+    """In how many directions latents (N, D) vary, the weak ones counting less: exp of the entropy of the spectrum."""
+    z = np.asarray(latents, np.float64)
+    centred = z - z.mean(0)
+    square = centred.T @ centred if z.shape[1] <= len(z) else centred @ centred.T
+    return _rank(square, float((z**2).sum()))
+
+
+def _rank(square: NDArray[np.float64], energy: float) -> float:
+    sizes = np.clip(np.linalg.eigvalsh(square), 0, None)
+    total = sizes.sum()
+    if total <= 1e-10 * energy or total <= 0:
+        return 0.0  # a constant has no direction
+    shares = sizes[sizes > 1e-12 * total] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _of_codes(model: Any, path: holdout.Walk, data: str) -> list[Value]:
+    names = ("codes in use", "dead codes", "perplexity")
+    chosen = symbols(model, path)
+    if chosen is None:
+        return [Value(name, None, data=data, note="this model's latents are no codes") for name in names]
+    book = getattr(model, "bottleneck", None)
+    size, groups = int(getattr(book, "codes", chosen.max() + 1)), int(getattr(book, "groups", 1))
+    hits = counts(chosen, size, groups=groups)
+    used = hits > 0
+    ids = np.repeat(np.arange(groups), chosen.shape[1] // groups) * size + chosen
+    which, ids = np.unique(ids, return_inverse=True)
+    table = np.zeros((int(path.owner.max()) + 1, len(which)))
+    np.add.at(table, (np.repeat(path.owner, chosen.shape[1]), ids.ravel()), 1)
+    table = table[np.unique(path.owner)]
+    edges = np.searchsorted(which, np.arange(groups + 1) * size)
+    books = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    even = bootstrap(table, lambda rows: float(np.mean([perplexity(rows[:, b].sum(0)) for b in books])), draws=DRAWS)
+    note = f"of {size} in {'each of ' + str(groups) + ' books' if groups > 1 else 'the book'}"
+    return [
+        Value(names[0], float(used.mean()), n=len(path), data=data, note=f"share {note}"),
+        Value(names[1], float((~used).sum()), n=len(path), data=data, note=f"never chosen in {len(path)} transitions"),
+        Value.of(names[2], even, data=data, note=note),
+    ]
+
+
+def _of_latents(latents: NDArray[np.float32], path: holdout.Walk, data: str) -> list[Value]:
+    wide, lively = latents.shape[1], variances(latents)
+    value = rank(latents)
+    spread = Interval(value, float("nan"), float("nan"), len(np.unique(path.owner)))
+    if wide <= WIDEST:
+        z = latents.astype(np.float64)
+        squares = np.einsum("nd,ne->nde", z, z).reshape(len(z), -1)
+        sums = summed(np.concatenate([np.ones((len(z), 1)), z, squares], 1), path.owner)
+        spread = bootstrap(sums, lambda rows: _of_sums(rows, wide), draws=200, method="percentile")
+    dead = int((lively <= FLAT * max(lively.max(), 1e-30)).sum())
+    note = f"{wide} numbers; the least varies by {lively.min():.2g}, the most by {lively.max():.2g}"
+    return [
+        Value.of("effective rank", spread, data=data, note=f"of {wide}"),
+        Value("dead dimensions", float(dead), n=len(latents), data=data, note=note),
+    ]
+
+
+def _of_sums(rows: NDArray[np.float64], wide: int) -> float:
+    """The rank from counts, sums and products."""
+    total = rows.sum(0)
+    count, first, second = total[0], total[1 : 1 + wide], total[1 + wide :].reshape(wide, wide)
+    return _rank(second - np.outer(first, first) / count, float(np.trace(second)))

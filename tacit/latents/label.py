@@ -1,0 +1,55 @@
+"""The supervised opponent: an inverse model taught true actions, and what it labels with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.clip import Clip, Episode, floats
+from tacit.data.episodes import Episodes
+from tacit.part import Part
+from tacit.parts.outputs import Head
+
+
+class Supervised(Part):
+    """Says which action led from one frame to the next, from features of both and of ``past`` frames before."""
+
+    def __init__(self, *, encoder: Part, features: int, head: Head, past: int = 1) -> None:
+        super().__init__()
+        self.encoder, self.head, self.past, self.features = encoder, head, past, features
+
+    def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
+        cost = self.head.cost(self._told(clip), clip.actions.flatten(0, 1), clip.mask.flatten(0, 1))  # type: ignore[union-attr]
+        return cost, {"miss": cost.detach()}
+
+    def said(self, clip: Clip) -> Tensor:
+        """The action of every transition, (B, T-1) or (B, T-1, A)."""
+        return self.head.decide(self._told(clip)).unflatten(0, (len(clip), clip.time - 1))
+
+    def _told(self, clip: Clip) -> Tensor:
+        """Where things are now, and how they moved in each of the last steps: (B * (T-1), F * (past + 2))."""
+        frames = floats(clip.frames)  # type: ignore[arg-type]
+        seen = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        time = torch.arange(clip.time - 1, device=clip.device)
+        index = (time[:, None] + torch.arange(-self.past, 2, device=clip.device)).clamp(min=0)
+        window = seen[:, index]  # (B, T-1, past + 2, F)
+        moved = window[:, :, 1:] - window[:, :, :-1]
+        return torch.cat([window[:, :, -2:-1], moved], 2).flatten(0, 1).flatten(1)
+
+
+@torch.inference_mode()
+def relabel(model: Supervised, data: Episodes, *, batch: int = 512) -> Episodes:
+    """``data`` with ``model``'s word for every action, in memory."""
+    model.eval()
+    episodes: list[Episode] = []
+    for number in range(len(data)):
+        episode = data.episode(number)
+        assert episode.frames is not None
+        said = []
+        for start in range(0, len(episode) - 1, batch):
+            first = max(0, start - model.past)
+            frames = torch.from_numpy(np.ascontiguousarray(episode.frames[first : start + batch + 1]))[None].permute(0, 1, 4, 2, 3)
+            said.append(model.said(Clip(frames=frames.to(model.device)))[0, start - first :].cpu().numpy())
+        episodes.append(episode.replace(actions=np.concatenate(said)))
+    return Episodes.of(episodes, space=data.spec.space, fps=data.spec.fps, name=data.spec.name)

@@ -1,0 +1,144 @@
+"""``LatentActions``: encoder, inverse, bottleneck and forward model; every method is a choice of these four."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tacit.clip import Clip, floats
+from tacit.data.augment import shift as shifted
+from tacit.data.episodes import Episodes
+from tacit.part import Part
+from tacit.parts.quantize import Bottled
+from tacit.spread import average
+
+
+class LatentActions(Part):
+    """Finds the latent action ``z`` between two frames by asking what a forward model must be told to reach the second.
+
+    ``past`` more frames are seen before the present one. In training the goal lies up to ``reach`` steps ahead; the
+    forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). ``shift`` moves the inverse's
+    pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z`` cannot say
+    where things are, only what changes. ``label`` is a head that reads true actions from ``z`` where they are known.
+    """
+
+    def __init__(
+        self,
+        *,
+        inverse: Part,
+        bottleneck: Part,
+        forward: Part,
+        encoder: Part | None = None,
+        label: Part | None = None,
+        past: int = 0,
+        reach: int = 1,
+        ahead: bool = True,
+        shift: int = 0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
+        self.onward, self.label = forward, label  # `forward` is torch's own name
+        self.past, self.reach, self.ahead, self.shift, self.weight = past, reach, ahead, shift, weight
+        self.dim: int = bottleneck.dim  # type: ignore[assignment]
+        self.register_buffer("scale", torch.tensor(0.0))  # mean squared change between frames: the unit of the loss
+
+    @property
+    def length(self) -> int:
+        """How many frames a training clip needs."""
+        return self.past + 1 + self.reach
+
+    def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
+        if clip.time < self.length:
+            raise ValueError(f"Clips have {clip.time} frames; this model trains on {self.length}: data.clips({self.length}).")
+        rows = torch.arange(len(clip), device=clip.device)
+        steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
+        raw = clip.frames
+        pair = torch.cat([raw[:, : self.past + 1], raw[rows, self.past + steps][:, None]], 1)  # type: ignore[index]
+        frames = floats(pair)
+        features = self._features(frames)
+        viewed = self._features(floats(shifted(pair, self.shift))) if self.shift else features
+        found = self.bottleneck(self.inverse(viewed[:, :-1], viewed[:, -1]))
+        goal = frames[:, -1] if self.ahead else floats(raw[:, self.past + 1])  # type: ignore[index]
+        wanted, present = self.onward.wanted(goal), self.onward.wanted(frames[:, -2])  # type: ignore[operator]
+        miss = F.mse_loss(self.onward(frames[:, :-1], features[:, :-1], found.z).float(), wanted)
+        still = F.mse_loss(present, wanted)  # what saying "nothing happens" would cost
+        if self.training:
+            self.scale.lerp_(average(still.detach()), 0.01 if self.scale > 0 else 1.0)
+        cost = miss / self.scale.clamp(min=1e-6) + found.loss
+        metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **found.metrics}
+        if self.label is not None and clip.actions is not None and clip.mask is not None:
+            known = clip.mask[:, self.past] & (steps == 1)
+            taught = self.label.cost(found.z, clip.actions[:, self.past], known)  # type: ignore[operator]
+            cost, metrics["label"] = cost + self.weight * taught, taught.detach()
+        return cost, metrics
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.encoder is not None:
+            self.onward.follow(self.encoder)  # type: ignore[operator]
+
+    def infer(self, clip: Clip) -> Tensor:
+        """The latent of every transition, (B, T-1, D)."""
+        return self.found(clip).z.unflatten(0, (len(clip), clip.time - 1))
+
+    def found(self, clip: Clip) -> Bottled:
+        """What the bottleneck makes of every transition, row by row: (B * (T-1), ...)."""
+        _, features = self._seen(clip)
+        return self.bottleneck(self.inverse(self._pasts(features), features[:, 1:].flatten(0, 1)))
+
+    def predict(self, clip: Clip, latents: Tensor) -> Tensor:
+        """What each latent (B, T-1, D) makes of the frame it leaves from: comparable with ``targets``."""
+        frames, features = self._seen(clip)
+        guess = self.onward(self._pasts(frames), self._pasts(features), latents.flatten(0, 1))
+        return guess.float().unflatten(0, latents.shape[:2])
+
+    def targets(self, clip: Clip) -> Tensor:
+        """What ``predict`` should have said, (B, T-1, ...)."""
+        after = floats(clip.frames)[:, 1:]  # type: ignore[arg-type]
+        return self.onward.wanted(after.flatten(0, 1)).unflatten(0, after.shape[:2])  # type: ignore[operator]
+
+    def features(self, clip: Clip) -> Tensor:
+        """What the encoder sees in each frame, flat: (B, T, F)."""
+        return self._seen(clip)[1].flatten(2)
+
+    def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        frames = floats(clip.frames)  # type: ignore[arg-type]
+        return frames, self._features(frames)
+
+    def _features(self, frames: Tensor) -> Tensor:
+        if self.encoder is None:
+            return frames
+        return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+    def _pasts(self, x: Tensor) -> Tensor:
+        """For every frame but the last, it and the ``past`` before it; before the first there is only the first."""
+        time = torch.arange(x.shape[1] - 1, device=x.device)
+        index = (time[:, None] + torch.arange(-self.past, 1, device=x.device)).clamp(min=0)
+        return x[:, index].flatten(0, 1)
+
+
+def label(model: LatentActions, data: Episodes, *, batch: int = 512) -> Episodes:
+    """``data`` carrying the latents (and codes) that ``model`` infers for every transition of every episode."""
+    latents, codes = zip(*(infer(model, data, i, batch=batch) for i in range(len(data))), strict=True)
+    return data.with_latents(latents, None if codes[0] is None else codes)
+
+
+@torch.inference_mode()
+def infer(model: LatentActions, data: Episodes, number: int, *, batch: int = 512) -> tuple[np.ndarray, np.ndarray | None]:
+    """The latents and codes of one episode; long ones in stretches that overlap by the past the model wants."""
+    frames = data.episode(number).frames
+    if frames is None:
+        raise ValueError(f"Episode {number} has no frames; this model infers latent actions from pictures.")
+    model.eval()
+    latents, codes = [], []
+    for start in range(0, len(frames) - 1, batch):
+        first = max(0, start - model.past)
+        piece = torch.from_numpy(np.ascontiguousarray(frames[first : start + batch + 1]))[None].permute(0, 1, 4, 2, 3)
+        found = model.found(Clip(frames=piece.to(model.device)))
+        latents.append(found.z[start - first :].float().cpu().numpy())
+        if found.codes is not None:
+            codes.append(found.codes[start - first :].cpu().numpy())
+    return np.concatenate(latents), np.concatenate(codes) if codes else None

@@ -1,0 +1,1 @@
+"""Shared blocks: whatever two methods would otherwise both write."""

@@ -1,0 +1,88 @@
+"""Behavioural cloning: of true actions, of pseudo-labels, or of latent actions that a decoder then turns into real ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tacit.clip import Clip, Space, floats
+from tacit.latents.decode import Decoder
+from tacit.latents.model import LatentActions
+from tacit.part import Part
+from tacit.parts.outputs import Head
+from tacit.policies.policy import Memory, Policy, recall
+
+
+class Cloning(Policy):
+    """Says what the demonstrator would do, from the features of the present frame and ``past`` before it.
+
+    With ``space`` the clip's recorded actions are cloned, elsewhere its latents, of which there are ``latent`` numbers.
+    ``tuned=False`` leaves the encoder as it came.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Part,
+        features: int,
+        space: Space | None = None,
+        latent: int = 0,
+        past: int = 1,
+        width: int = 256,
+        tuned: bool = True,
+    ) -> None:
+        super().__init__()
+        if (space is None) == (latent == 0):
+            raise ValueError("Cloning clones actions (give `space`) or latents (give `latent`): one of the two.")
+        self.encoder, self.past, self.tuned = encoder.requires_grad_(tuned), past, tuned
+        self.latent = latent
+        unbounded = Space("continuous", max(1, latent), -1.0, 1.0)
+        self.head = Head(features=features * (past + 1), space=space or unbounded, width=width)
+        self.register_buffer("mean", torch.zeros(latent))
+        self.register_buffer("spread", torch.ones(latent))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
+        time = clip.time - 1
+        index = (torch.arange(time)[:, None] + torch.arange(-self.past, 1)).clamp(min=0)
+        features = self._encoded(floats(clip.frames)[:, :-1])[:, index].flatten(0, 1).flatten(1)  # type: ignore[arg-type]
+        if self.latent:
+            wanted = clip.latents.flatten(0, 1)  # type: ignore[union-attr]
+            if self.training and not self.fitted:  # the first batch sets the unit, once
+                self.mean.copy_(wanted.mean(0))
+                self.spread.copy_(wanted.var(0).mean().sqrt().clamp(min=1e-6).expand_as(self.spread))
+                self.fitted.fill_(True)
+            cost = (self.head(features) - (wanted - self.mean) / self.spread).square().mean()
+        else:
+            cost = self.head.cost(features, clip.actions.flatten(0, 1), clip.mask.flatten(0, 1))  # type: ignore[union-attr]
+        return cost, {"miss": cost.detach()}
+
+    def said(self, window: Tensor) -> Tensor:
+        """What is cloned, for windows of bytes (B, past + 1, C, H, W): an action, or a latent."""
+        features = self._encoded(floats(window)).flatten(1)
+        return self.head(features) * self.spread + self.mean if self.latent else self.head.decide(features)
+
+    def act(self, observation: Clip, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+        window, _, memory = recall(observation, memory, self.past)
+        return self.said(window), memory
+
+    def _encoded(self, frames: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.tuned and torch.is_grad_enabled()):
+            return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+
+class Following(Policy):
+    """Wishes for a latent action, and decodes it into a real one from what it sees and what just happened."""
+
+    def __init__(self, *, pilot: Cloning, latents: LatentActions, decoder: Decoder) -> None:
+        super().__init__()
+        self.pilot, self.latents, self.decoder = pilot, latents, decoder
+        self.past = max(pilot.past, latents.past + 1)
+
+    def act(self, observation: Clip, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+        window, count, memory = recall(observation, memory, self.past)
+        wish = self.pilot.said(window[:, self.past - self.pilot.past :])
+        just = self.latents.infer(Clip(frames=window[:, -2 - self.latents.past :]))[:, -1]
+        just = torch.where(count[:, None] > 0, just, torch.zeros_like(just))
+        seen = self.latents.features(Clip(frames=window[:, -1:]))[:, 0] if self.decoder.looks else None
+        return self.decoder(wish, just, seen), memory

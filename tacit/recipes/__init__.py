@@ -1,0 +1,1 @@
+"""Methods: each a function that builds shared parts and calls one ``fit``."""

@@ -1,0 +1,29 @@
+"""Behavioural cloning: what the labels alone give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tacit.data.episodes import Episodes
+from tacit.parts.keypoints import Keypoints
+from tacit.policies.cloning import Cloning
+from tacit.train import Plan, fit
+
+TINY = {"points": 4, "width": 16}
+
+
+def bc(data: Episodes, out: Path | None, *, points: int = 16, width: int = 32, past: int = 1, plan: Plan = Plan(steps=1000, rate=2e-3)) -> Cloning:
+    """Clones the labelled actions and leaves the rest of the video alone: the end of the scale that every claim is held to.
+
+    Paper: Pomerleau 1988; the network with spatial soft-argmax is that of Levine et al. 2016 (arXiv 1504.00702).
+    Differs: small, without pretrained weights, the maps standardised before the soft-argmax.
+    Published: none on these data.
+    Ours: not measured.
+    """
+    torch.manual_seed(plan.seed)
+    assert data.spec.frame is not None
+    encoder = Keypoints(frame=data.spec.frame, points=points, width=width)
+    policy = Cloning(encoder=encoder, features=encoder.dim, space=data.spec.space, past=past)
+    return fit(policy, data.clips(past + 2, labelled=1.0), out, plan, about={"recipe": "bc"})

@@ -1,0 +1,49 @@
+"""Inverse dynamics from the labels, then cloning of everything it labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tacit.data.episodes import Episodes
+from tacit.latents.label import Supervised, relabel
+from tacit.part import Part
+from tacit.parts.keypoints import Keypoints
+from tacit.parts.outputs import Head
+from tacit.policies.cloning import Cloning
+from tacit.recipes.bc import bc
+from tacit.train import Plan, fit
+
+TINY = {"points": 4, "width": 16}
+
+
+def idm(
+    data: Episodes,
+    out: Path | None,
+    *,
+    encoder: Part | None = None,
+    points: int = 16,
+    width: int = 32,
+    past: int = 1,
+    source: str = "",
+    plan: Plan = Plan(steps=1000, rate=2e-3),
+) -> Cloning:
+    """Learns from the labels which action lies between two frames, labels all the video with it, and clones that.
+
+    Paper: Torabi et al. 2018 (arXiv 1805.01954); at scale, Baker et al. 2022, VPT (arXiv 2206.11795).
+    Differs: the inverse model shares the architecture of ours, so that only the training differs; with ``encoder`` it
+        starts from a pretrained one; ``source`` names the episodes worth cloning.
+    Published: VPT's inverse model is right in 90.6 % of key presses after 1,962 labelled hours.
+    Ours: not measured.
+    """
+    torch.manual_seed(plan.seed)
+    assert data.spec.frame is not None and data.spec.space is not None
+    eyes = encoder or Keypoints(frame=data.spec.frame, points=points, width=width)
+    head = Head(features=eyes.dim * (past + 2), space=data.spec.space, width=128)  # type: ignore[operator]
+    inverse = Supervised(encoder=eyes, features=eyes.dim, head=head, past=past)  # type: ignore[arg-type]
+    fit(inverse, data.clips(past + 2, labelled=1.0), out and out / "inverse", plan, about={"recipe": "idm"})
+    told = relabel(inverse, data.select(source) if source else data)
+    policy = bc(told, out and out / "policy", points=points, width=width, past=past, plan=plan)
+    policy.seen = policy.seen | inverse.seen
+    return policy

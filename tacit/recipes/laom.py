@@ -1,0 +1,53 @@
+"""LAOM: continuous latent actions in feature space, with or without labels inside training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tacit.data.episodes import Episodes
+from tacit.latents.forward import Ahead
+from tacit.latents.inverse import Pair
+from tacit.latents.model import LatentActions
+from tacit.parts.conv import Strided
+from tacit.parts.outputs import Head
+from tacit.parts.quantize import Free
+from tacit.train import Plan, fit
+
+TINY = {"dim": 16, "width": 32, "features": 32, "channels": 8, "reach": 3}
+
+
+def laom(
+    data: Episodes,
+    out: Path | None,
+    *,
+    dim: int = 8192,
+    width: int = 1024,
+    features: int = 256,
+    channels: int = 32,
+    reach: int = 10,
+    shift: int = 4,
+    labelled: float = 0.0,
+    weight: float = 0.01,
+    plan: Plan = Plan(steps=50_000, batch=512, rate=1e-4, precision="bfloat16"),
+) -> LatentActions:
+    """Finds a wide latent that leads from one frame's features to the next's; ``labelled`` of each batch teaches it.
+
+    Paper: Nikulin et al. 2025, Latent Action Learning Requires Supervision in the Presence of Distractors (arXiv 2502.00379).
+    Differs: one frame in place of a stack of three; shifts only, without rotation and perspective; one shift for both of
+        the inverse's frames and none for the forward's, where the original draws each alone; a smaller encoder.
+    Published: normalised return 0.44 with 2.5 % of labels under distractors, 4.2 times LAPO's.
+    Ours: not measured.
+    """
+    torch.manual_seed(plan.seed)
+    assert data.spec.frame is not None
+    encoder = Strided(channels=3, frame=data.spec.frame, width=channels, dim=features)
+    inverse = Pair(features=features, dim=dim, width=width)
+    forward = Ahead(encoder=encoder, features=features, dim=dim, width=width)
+    head = Head(features=dim, space=data.spec.space) if labelled and data.spec.space else None
+    latents = LatentActions(
+        encoder=encoder, inverse=inverse, bottleneck=Free(width=dim), forward=forward,
+        label=head, weight=weight, reach=reach, ahead=False, shift=shift,
+    )  # fmt: skip
+    return fit(latents, data.clips(latents.length, labelled=labelled), out, plan, about={"recipe": "laom"})
