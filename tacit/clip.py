@@ -70,7 +70,7 @@ class Space:
             raise ValueError(f"Actions have shape {actions.shape}; a {self.kind} space of {self.size} wants {want}.")
         if self.discrete and actions.dtype.kind not in "iu":
             raise ValueError(f"Actions have dtype {actions.dtype}; a discrete space wants integers.")
-        if self.discrete and actions.size and not (-1 <= actions.min() and actions.max() < self.size):
+        if self.discrete and actions.size and not (actions.min() >= -1 and actions.max() < self.size):
             raise ValueError(f"Actions lie in [{actions.min()}, {actions.max()}]; wanted 0 to {self.size - 1}, or -1.")
         return actions.astype(self.dtype)
 
@@ -97,8 +97,9 @@ class Episode:
         count = next(iter(lengths.values()))
         if count < 1 or any(n != count for n in lengths.values()):
             raise ValueError(f"An Episode's frames and state must have one equal length of at least 1, not {lengths}.")
-        if self.frames is not None and (self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[-1] != 3):
-            raise ValueError(f"Frames are {self.frames.dtype} {self.frames.shape}; wanted uint8 (T, H, W, 3).")
+        seen = self.frames
+        if seen is not None and (seen.dtype != np.uint8 or seen.ndim != 4 or seen.shape[-1] != 3):
+            raise ValueError(f"Frames are {seen.dtype} {seen.shape}; wanted uint8 (T, H, W, 3).")
         for name in ("actions", "latents", "codes", "rewards"):
             value = getattr(self, name)
             if value is not None and len(value) != count - 1:
@@ -140,8 +141,12 @@ class Clip:
             value = getattr(self, name)
             if value is not None and value.shape[:2] != (batch, time - 1):
                 raise ValueError(
-                    f"Clip.{name} leads with {tuple(value.shape[:2])}; a clip of {time} frames wants {(batch, time - 1)}."
+                    f"Clip.{name} leads with {tuple(value.shape[:2])}; {time} frames want {(batch, time - 1)}."
                 )
+        for name in ("ends", "text"):
+            value = getattr(self, name)
+            if value is not None and len(value) != batch:
+                raise ValueError(f"Clip.{name} has {len(value)} entries; a batch of {batch} wants one each.")
 
     @property
     def _first(self) -> Tensor:
@@ -167,11 +172,12 @@ class Clip:
         return Clip(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
     def to(self, device: torch.device | str) -> Clip:
-        return self.map(lambda x: x.to(device, non_blocking=True))
+        ahead = torch.device(device).type == "cuda"  # the other way, the CPU could read what has not arrived
+        return self.map(lambda x: x.to(device, non_blocking=ahead))
 
     def __getitem__(self, rows: slice | Tensor) -> Clip:
         """Some of the batch: a slice, or a tensor of row numbers."""
-        part = self.map(lambda x: x[rows])
+        part = self.replace(text=None).map(lambda x: x[rows])
         if self.text is None:
             return part
         picked = range(len(self))[rows] if isinstance(rows, slice) else torch.arange(len(self))[rows.cpu()].tolist()
@@ -179,6 +185,8 @@ class Clip:
 
     def steps(self, start: int, stop: int) -> Clip:
         """The same batch between two frames, ``start`` to ``stop`` exclusive, with the actions that lie between."""
+        if not 0 <= start < stop <= self.time:
+            raise ValueError(f"Frames {start} to {stop} were asked of a clip of {self.time}; wanted 0 <= start < stop.")
         between = {"actions", "latents", "rewards", "mask"}
         values: dict[str, Any] = {}
         for field in dataclasses.fields(self):

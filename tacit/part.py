@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import hashlib
 import importlib
 import inspect
 import json
+import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tacit.clip import Clip, Space
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PARTIAL = ".partial"  # the end of every temporary name
 
 
 class Part(nn.Module):
@@ -53,13 +58,18 @@ class Part(nn.Module):
         return tensor.device if tensor is not None else torch.device("cpu")
 
     def save(self, folder: str | Path) -> Path:
-        """Write config.json and model.safetensors; each file appears whole or not at all."""
+        """Write config.json and model.safetensors: both are whole on the disk before either takes its place."""
         folder = Path(folder)
+        seen = frozenset().union(*(part.seen for part in self.modules() if isinstance(part, Part)))
+        text = json.dumps({**config(self), "seen": sorted(seen)}, indent=2, allow_nan=False) + "\n"
+        about = {"format": "pt", "config": _print(text)}  # so that one file is never read beside another save's other
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict().items()}
-        write(folder / WEIGHTS, lambda path: save_file(tensors, path))
-        text = json.dumps({**_plain(self), "seen": sorted(self.seen)}, indent=2, allow_nan=False)
-        write(folder / CONFIG, lambda path: Path(path).write_text(text + "\n"))
+        place(
+            {
+                folder / WEIGHTS: lambda path: store(self.state_dict(), path, about=about),
+                folder / CONFIG: lambda path: Path(path).write_text(text, encoding="utf-8"),
+            }
+        )
         return folder
 
     @classmethod
@@ -68,36 +78,113 @@ class Part(nn.Module):
         folder = Path(folder)
         for name in (CONFIG, WEIGHTS):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} holds no {name}; give a folder that `Part.save` wrote, such as a finished run.")
+                raise FileNotFoundError(
+                    f"{folder} holds no {name}; give a folder that `Part.save` wrote, such as a finished run."
+                )
         try:
-            config = json.loads((folder / CONFIG).read_text())
-            seen = frozenset(config.pop("seen"))
-            part = _built(config, {_name(c): c for c in classes})
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError, AttributeError) as error:
+            text = (folder / CONFIG).read_text(encoding="utf-8")
+            told = json.loads(text)
+            seen = frozenset(map(str, told.pop("seen")))
+            part = _built(told, {_name(c): c for c in classes})
+        except BROKEN as error:
             raise ValueError(f"{folder / CONFIG} is not a config that tacit wrote: {error}") from error
         if not isinstance(part, cls):
             raise ValueError(f"{folder} holds a {type(part).__name__}; wanted a {cls.__name__}.")
         try:
-            part.load_state_dict(load_file(folder / WEIGHTS))
+            with safe_open(folder / WEIGHTS, framework="pt") as file:
+                about = file.metadata() or {}
+                part.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{folder / WEIGHTS} does not fit {type(part).__name__}: {error}") from error
+        if about.get("config", _print(text)) != _print(text):
+            raise ValueError(
+                f"{folder / CONFIG} and {WEIGHTS} are not of one save; save the part again, or copy both files."
+            )
         part.seen = seen
         return part.eval()
 
 
-def write(path: Path, put: Any) -> None:
-    """Call ``put`` with a temporary name beside ``path``, then move it there: readers never see half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+# What may be raised while a part is built from a config that is none.
+BROKEN: tuple[type[Exception], ...] = (
+    json.JSONDecodeError, UnicodeDecodeError, RecursionError, RuntimeError, MemoryError,
+    TypeError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+
+
+def config(part: Part) -> dict[str, Any]:
+    """How to build ``part`` again: its class and what its constructor was given, as JSON can say it."""
+    told: dict[str, Any] = _plain(part)
+    return told
+
+
+def printed(part: Part) -> str:
+    """A hash of what ``part`` computes: how it is built, and every weight."""
+    digest = hashlib.blake2b(json.dumps(config(part)).encode(), digest_size=16)
+    for name, tensor in sorted(part.state_dict().items()):
+        value = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(
+            f"{name} {value.dtype} {tuple(tensor.shape)}".encode() + value.view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def store(tensors: Mapping[str, Tensor], path: str, *, about: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors; a disk that is full is an OSError, as with any other file."""
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        put(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        save_file(own, path, metadata=about)
+    except SafetensorError as error:
+        if "I/O error" not in str(error):
+            raise
+        full = "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"could not write {Path(path).name}: {error}") from error
+
+
+def write(path: Path, put: Callable[[str], Any]) -> None:
+    """Call ``put`` with a temporary name beside ``path``, then move it there: readers never see half a file."""
+    place({path: put})
+
+
+def place(files: Mapping[Path, Callable[[str], Any]]) -> None:
+    """Write several files under temporary names, and move them in one after the other once all are on the disk."""
+    staged: dict[Path, str] = {}
+    try:
+        for path, put in files.items():
+            handle, staged[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+            os.close(handle)
+            put(staged[path])
+            with open(staged[path], "rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(staged[path], 0o644)
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        for temporary in staged.values():
+            Path(temporary).unlink(missing_ok=True)
         raise
+    for folder in {path.parent for path in files}:
+        _sync(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process was writing into ``folder``; call it only where nobody else is writing."""
+    for left in filter(Path.is_file, folder.glob(f".*{PARTIAL}")):
+        left.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in ``folder`` outlast a power cut too."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _print(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _outermost(module: nn.Module) -> list[Part]:
@@ -132,14 +219,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Part):
         return {"part": _name(type(value)), "arguments": {k: _plain(v) for k, v in value.arguments.items()}}
     if isinstance(value, Space):
-        return {"space": [value.kind, value.size, value.low, value.high, list(value.names)]}
+        return {"space": [value.kind, value.size, _plain(value.low), _plain(value.high), list(value.names)]}
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}  # JSON has no word for infinity
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         return {"dict": {k: _plain(v) for k, v in value.items()}}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"A Part cannot be saved with an argument of type {type(value).__name__}; use numbers, text, parts and spaces.")
+    raise TypeError(
+        f"A Part cannot be saved with an argument of type {type(value).__name__}; use numbers, text, parts and spaces."
+    )
 
 
 def _built(value: Any, classes: dict[str, type[Part]]) -> Any:
@@ -149,7 +242,9 @@ def _built(value: Any, classes: dict[str, type[Part]]) -> Any:
         return value
     if set(value) == {"space"}:
         kind, size, low, high, names = value["space"]
-        return Space(kind, size, low, high, tuple(names))
+        return Space(kind, size, _built(low, classes), _built(high, classes), tuple(names))
+    if set(value) == {"float"}:
+        return float(value["float"])
     if set(value) == {"dict"}:
         return {k: _built(v, classes) for k, v in value["dict"].items()}
     if set(value) != {"part", "arguments"}:
@@ -161,8 +256,12 @@ def _built(value: Any, classes: dict[str, type[Part]]) -> Any:
 def _own(name: str) -> type[Part]:
     """Find one of tacit's own classes; nothing outside the package is ever imported on a file's word."""
     module, _, qualified = name.partition(":")
-    if not module.startswith("tacit.") or not all(word.isidentifier() for word in (*module.split("."), qualified)):
-        raise ValueError(f"Refusing to load {name!r}: only tacit's own parts are loaded. Pass classes=[...] for your own.")
+    words = (*module.split("."), qualified)
+    plain = all(word.isidentifier() and not word.startswith("__") for word in words)  # importing __main__ would run it
+    if not module.startswith("tacit.") or not plain:
+        raise ValueError(
+            f"Refusing to load {name!r}: only tacit's own parts are loaded. Pass classes=[...] for your own."
+        )
     try:
         cls = getattr(importlib.import_module(module), qualified)
     except (ImportError, AttributeError) as error:

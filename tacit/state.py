@@ -1,27 +1,41 @@
-"""What must be kept to go on from the middle of a run as if nothing had happened, in one file."""
+"""How far a run has come: what is kept so that it goes on bit for bit, who holds its folder, and who stops it."""
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
 import platform
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tacit.part import Part, write
+from tacit.part import Part, store, write
 
 RESUME = "resume.safetensors"
+PATIENCE = 2.0  # seconds after which a second signal means it: torchrun passes the first one on at once
+log = logging.getLogger("tacit")
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """A run between two steps: weights, buffers, optimiser, moving average, random state and position."""
+    """A run between two steps: weights, buffers, optimiser and moving average. Chance and data follow from the step."""
 
     step: int
     seconds: float
@@ -29,44 +43,101 @@ class Progressed:
 
     @classmethod
     def of(
-        cls, step: int, seconds: float, model: Part, optimiser: torch.optim.Optimizer, trained: list[Any], average: list[Tensor] | None
+        cls,
+        model: Part,
+        optimiser: torch.optim.Optimizer,
+        *,
+        average: list[Tensor] | None = None,
+        step: int = 0,
+        seconds: float = 0.0,
     ) -> Progressed:
         tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-        for i, parameter in enumerate(trained):
+        for i, parameter in enumerate(_trained(optimiser)):
             tensors |= {f"optimiser.{i}.{k}": v for k, v in optimiser.state[parameter].items()}
         tensors |= {f"average.{i}": v for i, v in enumerate(average or ())}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
         return cls(step, seconds, tensors)
 
-    def restore(self, model: Part, optimiser: torch.optim.Optimizer, trained: list[Any], average: list[Tensor] | None) -> None:
+    @torch.no_grad()
+    def restore(self, model: Part, optimiser: torch.optim.Optimizer, *, average: list[Tensor] | None = None) -> None:
         model.load_state_dict(self._under("model"))
-        state: dict[int, dict[str, Tensor]] = {}
+        trained = _trained(optimiser)
         for name, value in self._under("optimiser").items():
             index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+            parameter = trained[int(index)]
+            # The fused step walks weight and moments in the order they lie in memory: it must be one order.
+            alike = value.shape == parameter.shape
+            kept = torch.empty_like(parameter, dtype=value.dtype).copy_(value) if alike else value.to(parameter.device)
+            optimiser.state[parameter][key] = kept
         for i, slow in enumerate(average or ()):
             slow.copy_(self.tensors[f"average.{i}"])
-        torch.set_rng_state(self.tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in self.tensors:
-            torch.cuda.set_rng_state(self.tensors["random.cuda"])
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix + "."): v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
 
 
+def _trained(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
 def save_state(path: Path, state: Progressed) -> None:
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.tensors.items()}
+    """Keep a state; whatever goes wrong, ``path`` holds it whole or what it held before."""
     about = {"tacit": json.dumps({"step": state.step, "seconds": state.seconds})}
-    write(path, lambda name: save_file(tensors, name, metadata=about))
+    write(path, lambda name: store(state.tensors, name, about=about))
 
 
 def read_state(path: Path) -> Progressed:
+    """The state that ``save_state`` kept."""
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["tacit"])
-        return Progressed(about["step"], about["seconds"], {k: file.get_tensor(k) for k in file.keys()})
+        return Progressed(about["step"], about["seconds"], {k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """A log's lines, less a last one that a kill cut short."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            json.loads(line)
+        except json.JSONDecodeError:
+            return
+        yield line
+
+
+class Clock:
+    """What the time goes on: since the start, and since the last line of the log."""
+
+    def __init__(self, step: int, *, before: float = 0.0) -> None:
+        self.step, self.before, self.waited, self.counted = step, before, 0.0, 0.0
+        self.began = self.lapped = time.perf_counter()
+
+    @property
+    def spent(self) -> float:
+        return time.perf_counter() - self.began
+
+    @property
+    def seconds(self) -> float:
+        return self.before + self.spent
+
+    @property
+    def share(self) -> float:
+        """Of the time since the start, how much went on waiting."""
+        return self.waited / max(self.spent, 1e-9)
+
+    def lap(self, step: int) -> dict[str, float]:
+        """How fast it went since the last lap, and what share of that time went on waiting for data."""
+        now = time.perf_counter()
+        spent = max(now - self.lapped, 1e-9)
+        told = {"steps_per_s": (step - self.step) / spent, "waiting_for_data": (self.waited - self.counted) / spent}
+        self.lapped, self.step, self.counted = now, step, self.waited
+        return told
+
+
+def differences(before: Any, now: Any, *, name: str = "") -> Iterator[str]:
+    """What differs between two JSON values, each difference named by the path that leads to it."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from differences(before.get(key), now.get(key), name=f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {before!r} and is now {now!r}"
 
 
 def versions() -> dict[str, str]:
@@ -78,3 +149,100 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def command() -> str:
+    """What to type to start this program again."""
+    program, count = Path(sys.argv[0]), int(os.environ.get("WORLD_SIZE", "1"))
+    if program.name == "__main__.py":
+        words = ["-m", program.parent.name]
+    elif program.suffix == ".py":
+        words = [sys.argv[0]]
+    else:  # an installed command, or an interactive session
+        words = [program.name] if program.name not in ("", "-c", "-") else []
+        return shlex.join([*words, *sys.argv[1:]]) or "python"
+    runner = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", str(count))]
+    return shlex.join([*(runner if count > 1 else ["python"]), *words, *sys.argv[1:]])
+
+
+@contextmanager
+def alone(folder: Path | None) -> Iterator[None]:
+    """Hold ``folder`` for this process; another that wants it waits, and then finds the work done."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        folder = None
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # the folder itself: a lock that leaves no file behind, and none after a kill
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("Another process is at work in %s; waiting for it to end.", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def patient() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM asked to stop: they wait for the step to end; only who insists is obeyed at once."""
+    asked: list[float] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def ask(number: int, _: Any) -> None:
+        now = time.monotonic()
+        if asked and number == signal.SIGINT and now - asked[0] > PATIENCE:
+            raise KeyboardInterrupt
+        asked.append(now)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def room(folder: Path, step: int) -> Iterator[None]:
+    """Say what a full disk means to a run: that what was saved is whole, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = folder / RESUME
+        safe = f"the state of step {read_state(kept).step}" if kept.exists() else "no state yet"
+        raise OSError(
+            error.errno,
+            f"The disk is full: step {step} could not be saved in {folder}, where {shutil.disk_usage(folder).free} "
+            f"bytes are free. It holds {safe}, and that is whole. Make room, then go on from there: {command()}",
+        ) from error
+
+
+@contextmanager
+def bar(
+    name: str, total: int, *, start: int = 0, unit: str = "steps", shown: bool = True
+) -> Iterator[Callable[..., None]]:
+    """A line with rate and time left where somebody is looking: call what it gives with how much is done."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    hidden = not (shown and console.is_terminal)
+    with Progress("{task.description}", *columns, console=console, transient=True, disable=hidden) as line:
+        task = line.add_task(name, total=total, completed=start, rate="")
+        began = time.perf_counter()
+
+        def advance(done: int, note: str = "") -> None:
+            if note:
+                line.update(task, description=f"{name} {note}")
+            rate = (done - start) / max(1e-9, time.perf_counter() - began)
+            line.update(task, completed=done, rate=f"{rate:.1f} {unit}/s")
+
+        yield advance

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import logging
 import math
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from tacit import spread
+from tacit import spread, state
 from tacit.clip import Clip
-from tacit.part import Part, write
-from tacit.state import RESUME, Progressed, read_state, save_state, versions
+from tacit.part import Part, config, sweep, write
+
+log = logging.getLogger("tacit")
+WAITING = 0.3  # share of the time spent waiting for clips from which the log says so
+SETTLED = 10.0  # seconds before it is said
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Plan:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        positive = {"steps": self.steps, "batch": self.batch, "save_every": self.save_every, "log_every": self.log_every}
-        for name, value in positive.items():
-            if value < 1:
-                raise ValueError(f"Plan.{name} is {value}; it must be at least 1.")
+        for name in ("steps", "batch", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Plan.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("rate", "warmup", "final", "decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"Plan.{name} is {getattr(self, name)}; it must be a number of at least 0.")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"Plan.precision is {self.precision!r}; it must be 'float32' or 'bfloat16'.")
         if not 0 <= self.average < 1:
@@ -71,13 +73,20 @@ M = TypeVar("M", bound=Part)
 
 
 class Source(Protocol):
-    """Where clips come from: a stream that can be entered at any step, so that nothing about it needs saving."""
+    """Where clips come from: a stream that can be entered at any step, so that nothing about it needs saving.
+
+    ``prints`` (of every episode) and ``fingerprint`` (of all that training sees), where it has them, are remembered.
+    """
 
     def stream(self, batch: int, *, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Clip]: ...
 
 
 class Watcher(Protocol):
-    """Something that looks at the model every so many steps; what it returns joins the log."""
+    """Something that looks at the model every so many steps; what it returns joins the log.
+
+    With ``every`` 0 that is whenever there is a line in the log. Every process calls it, so that it may look
+    at the data in shares; what writes should write on rank 0 alone.
+    """
 
     every: int
 
@@ -93,98 +102,176 @@ class Interrupted(KeyboardInterrupt):
 
 
 def fit(
-    model: M, source: Source, out: str | Path | None, plan: Plan = Plan(), *, watch: Sequence[Watcher] = (), about: dict[str, Any] | None = None
+    model: M,
+    source: Source,
+    out: str | Path | None,
+    plan: Plan = Plan(),
+    *,
+    watch: Sequence[Watcher] = (),
+    about: dict[str, Any] | None = None,
 ) -> M:
     """Train ``model`` on what ``source`` yields; resume, or return at once, where ``out`` already holds this very run.
 
     ``about`` is what run.json should remember beside the plan (recipe, arguments). ``out=None`` keeps nothing on disk.
+    Torch's random state is left as it was found: what follows is the same whether this trained, resumed or returned.
     """
-    with spread.processes() as (rank, world), _patient_interrupt() as stopped:
-        run = _Run(model, source, Path(out) if out is not None else None, plan, watch, about or {}, rank, world)
+    folder = Path(out) if out is not None else None
+    cards = [torch.cuda.current_device()] if torch.cuda.is_available() and plan.device != "cpu" else []
+    with spread.processes() as (rank, _), state.alone(folder if rank == 0 else None), torch.random.fork_rng(cards):
+        run = _Run(model, source, out=folder, plan=plan, watch=watch, about=about or {})
         if run.finished:
             return run.restored()
-        run.loop(stopped)
-        return run.close()
+        with state.patient() as stopped:
+            run.loop(stopped)
+            run.close()
+            if stopped():
+                raise Interrupted(f"Stopped after {plan.steps} steps, all there were: what was trained is whole.")
+        return model
 
 
 class _Run:
     """The state of one ``fit``: what is saved, what is logged, and the step itself."""
 
     def __init__(
-        self, model: Part, source: Source, out: Path | None, plan: Plan, watch: Sequence[Watcher], about: dict[str, Any], rank: int, world: int
+        self,
+        model: Part,
+        source: Source,
+        *,
+        out: Path | None,
+        plan: Plan,
+        watch: Sequence[Watcher],
+        about: dict[str, Any],
     ) -> None:
-        self.plan, self.source, self.out, self.watch, self.rank, self.world = plan, source, out, watch, rank, world
-        self.device = spread.device(plan.device, rank)
+        self.plan, self.source, self.out, self.watch = plan, source, out, watch
+        self.rank, self.world, self.device = spread.rank(), spread.world(), spread.device(plan.device)
         self.model = model.to(self.device)
         if plan.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        spread.level(self.model)
         self.prints = frozenset(getattr(source, "prints", ()))
-        self.story = {**about, "plan": dataclasses.asdict(plan), "data": getattr(source, "fingerprint", ""), "world": world}
+        self._keep_apart()
         self.trained = [p for p in model.parameters() if p.requires_grad]
+        if not self.trained:
+            raise ValueError(f"{type(model).__name__} has no weight that may be trained; all of them are frozen.")
         self.optimiser = torch.optim.AdamW(self.trained, lr=plan.rate, weight_decay=plan.decay, fused=True)
         self.average = [p.detach().clone() for p in self.trained] if plan.average else None
-        self.step, self.seconds, self.rows = 0, 0.0, 0
-        self.finished = False
-        if out is not None and (out / "run.json").exists():
-            self._recall(json.loads((out / "run.json").read_text()))
+        self.step, self.seconds, self.share, self.finished = 0, 0.0, 0.0, False
+        self.gauges, self.warned = spread.Gauges(self.device), False
+        self.story: dict[str, Any] = {}
+        if out is not None:
+            told: dict[str, Any] = {"model": config(model), "plan": dataclasses.asdict(plan), "world": self.world}
+            told["data"] = getattr(source, "fingerprint", "")
+            self.story = json.loads(json.dumps({**about, **told}, default=str))
+            if (out / "run.json").exists():
+                self._recall(json.loads((out / "run.json").read_text()))
+            self._agree()
+
+    def _keep_apart(self) -> None:
+        """Held out means held out: no watcher may look at an episode that is trained on."""
+        for watcher in self.watch:
+            shared = len(self.prints & frozenset(getattr(watcher, "prints", ())))
+            if shared:
+                raise ValueError(
+                    f"{type(watcher).__name__} looks at {shared} of the episodes that are trained on. Split first, "
+                    "`train, held = episodes.split()`, and give clips of the first to fit and of the second to it."
+                )
 
     def _recall(self, run: dict[str, Any]) -> None:
         """Take up a run of the same story, or say in what it differs."""
-        before, now = run["story"], json.loads(json.dumps(self.story))
-        differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+        assert self.out is not None
+        before, now = run["story"], {k: v for k, v in self.story.items() if k != "model" or k in run["story"]}
+        harmless = ("plan.save_every ", "plan.log_every ")
+        differing = [d for d in state.differences(before, now) if not d.startswith(harmless)]
         if differing:
-            parts = "; ".join(f"{k} was {before.get(k)!r} and is now {now.get(k)!r}" for k in sorted(differing))
-            raise ValueError(f"{self.out} holds another run: {parts}. Give another folder, or delete this one to start over.")
+            raise ValueError(
+                f"{self.out} holds another run: {'; '.join(differing)}. Give another folder, or delete this one to "
+                "start over."
+            )
         self.finished = bool(run["finished"])
-        if not self.finished and (self.out / RESUME).exists():  # type: ignore[operator]
-            self._enter(read_state(self.out / RESUME))  # type: ignore[operator]
+        kept = self.out / state.RESUME
+        if not self.finished and kept.exists():
+            found = state.read_state(kept)
+            found.restore(self.model, self.optimiser, average=self.average)
+            self.step, self.seconds = found.step, found.seconds
+            log.info("Going on in %s from step %d of %d.", self.out, self.step, self.plan.steps)
+            changed = list(state.differences(run["versions"], state.versions()))
+            if changed:
+                log.warning("The first %d steps ran elsewhere: %s.", self.step, "; ".join(changed))
 
-    def _enter(self, state: Progressed) -> None:
-        self.step, self.seconds = state.step, state.seconds
-        state.restore(self.model, self.optimiser, self.trained, self.average)
-        if self.rank == 0:
-            log = self.out / "log.jsonl"  # type: ignore[operator]
-            kept = [line for line in _whole_lines(log) if json.loads(line)["step"] <= self.step]
-            write(log, lambda path: Path(path).write_text("".join(line + "\n" for line in kept)))
+    def _agree(self) -> None:
+        mine = torch.tensor([self.step, int(self.finished)])
+        if bool(spread.total((mine != spread.agreed(mine)).any().float())):
+            raise ValueError(f"The processes do not all see the same {self.out}; put it on a disk that they share.")
 
     def restored(self) -> Any:
-        self.model.load_state_dict(Part.load(self.out, classes=_classes(self.model)).state_dict())  # type: ignore[arg-type]
-        self.model.seen = self.model.seen | self.prints
+        """What this run came to when it was finished before."""
+        assert self.out is not None
+        before = Part.load(self.out, classes=[type(m) for m in self.model.modules() if isinstance(m, Part)])
+        self.model.load_state_dict(before.state_dict())
+        self.model.seen = before.seen
         return self.model.eval()
 
     def loop(self, stopped: Callable[[], bool]) -> None:
-        plan = self.plan
-        if self.step == 0:
-            torch.manual_seed(plan.seed + 1_000_003 * self.rank)
-            self._write_run()
-        whole = spread.wrapped(self.model, self.device, self.world)
+        plan, name = self.plan, type(self.model).__name__
+        self._begin()
+        whole = spread.wrapped(self.model, self.device)
         step_model: nn.Module = torch.compile(whole) if plan.compile else whole  # type: ignore[assignment]
         clips = self.source.stream(plan.batch, seed=plan.seed, start=self.step, rank=self.rank, world=self.world)
         self.model.train()
-        began, waited, at = time.perf_counter(), 0.0, self.step
-        with _bar(self.rank == 0, type(self.model).__name__, plan.steps, self.step) as advance:
+        clock = state.Clock(self.step, before=self.seconds)
+        with state.bar(name, plan.steps, start=self.step, shown=self.rank == 0) as advance:
             while self.step < plan.steps:
-                fetch = time.perf_counter()
-                clip = next(clips).to(self.device)
-                waited += time.perf_counter() - fetch
-                loss, metrics = self._advance(step_model, clip)
+                self._seed()
+                metrics = self._advance(step_model, self._fetch(clips, clock))
                 self.step += 1
+                self.gauges.take(metrics, self.step)
                 advance(self.step)
-                due = self.step % plan.log_every == 0 or self.step == plan.steps
-                save = self.step % plan.save_every == 0 or stopped()
-                if self.device.type == "cpu" or due or save:
-                    self._guard(loss, metrics)
+                due, save, asked, stop = self._due(), self.step % plan.save_every == 0, stopped(), False
+                if self.device.type == "cpu" or due or save or (asked and self.world == 1):
+                    row, stop = self._read(asked=asked)
                 if due:
-                    spent = time.perf_counter() - began
-                    speed = {"steps_per_s": (self.step - at) / max(spent, 1e-9), "waiting_for_data": waited / max(spent, 1e-9)}
-                    self._log({"loss": loss, **metrics}, speed, advance)
-                if save and self.step < plan.steps:
-                    self._save(self.seconds + time.perf_counter() - began)
-                if stopped():
-                    raise Interrupted(self._how_to_resume())
-        self.seconds += time.perf_counter() - began
+                    advance(self.step, f"loss {row['loss']:.4f}")
+                    self._log(row, clock.lap(self.step))
+                    self._judge(clock)
+                if (save or stop) and self.step < plan.steps:
+                    self._save(clock.seconds)
+                    if stop:
+                        spread.meet()  # the first to leave would take the others along before rank 0 has saved
+                        raise Interrupted(self._how_to_resume())
+        self.seconds, self.share = clock.seconds, clock.share
 
-    def _advance(self, step_model: nn.Module, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
+    def _begin(self) -> None:
+        """Leave in the folder what belongs to the steps already taken, and nothing of those that were lost."""
+        if self.out is None or self.rank:
+            return
+        sweep(self.out)
+        kept = [line for line in state.whole_lines(self.out / "log.jsonl") if json.loads(line)["step"] <= self.step]
+        with state.room(self.out, self.step):
+            write(self.out / "log.jsonl", lambda path: Path(path).write_text("".join(line + "\n" for line in kept)))
+            self._write_run()
+
+    def _seed(self) -> None:
+        """Chance, too, is a function of seed, process and step, so that nothing of it needs saving."""
+        word = f"{self.plan.seed}/{self.rank}/{self.step}".encode()
+        seed = int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "big") >> 1
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _fetch(self, clips: Iterator[Clip], clock: state.Clock) -> Clip:
+        began = time.perf_counter()
+        try:
+            clip = next(clips)
+        except StopIteration:
+            raise ValueError(
+                f"The clips ended before step {self.step + 1} of {self.plan.steps}; a source's stream has no end."
+            ) from None
+        # A GPU that still has work queued does not wait, however long the CPU did.
+        if self.device.type != "cuda" or torch.cuda.current_stream(self.device).query():
+            clock.waited += time.perf_counter() - began
+        return clip.to(self.device)
+
+    def _advance(self, step_model: nn.Module, clip: Clip) -> dict[str, Tensor]:
         rate = self.plan.rate_at(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -193,121 +280,96 @@ class _Run:
             loss, metrics = step_model(clip)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if self.plan.clip:
-            metrics["gradient"] = nn.utils.clip_grad_norm_(self.trained, self.plan.clip)
-        if math.isfinite(loss.item()) if self.device.type == "cpu" else True:
-            self.optimiser.step()
+        norm = nn.utils.clip_grad_norm_(self.trained, self.plan.clip or math.inf)
+        # The fused step leaves everything as it is where this is 1, without the CPU having to ask the GPU.
+        broken = ~(norm.isfinite() & loss.detach().isfinite())
+        self.optimiser.found_inf = broken.float()  # type: ignore[attr-defined]
+        self.optimiser.step()
         if self.average is not None:
             memory = min(self.plan.average, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self.average, [p.detach() for p in self.trained], 1 - memory)
         self.model.after_step()
-        return loss.detach(), metrics
+        return {**metrics, "loss": loss.detach(), "gradient": norm}
 
-    def _guard(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
-        for name, value in {**metrics, "loss": loss}.items():
-            if not torch.isfinite(torch.as_tensor(value)).all():
-                blamed = next((n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()), None)
-                where = f" The first parameter with such a gradient is {blamed}." if blamed else ""
-                raise NonFinite(
-                    f"At step {self.step} the metric {name!r} is {float(torch.as_tensor(value).float().mean())}.{where} "
-                    "Nothing of this step was saved. Look for NaN in the data, lower Plan.rate, or raise Plan.warmup."
-                )
+    def _due(self) -> bool:
+        """Whether this step is told of: in the log, or because somebody watches it."""
+        every = [self.plan.log_every, *(w.every for w in self.watch if w.every)]
+        return self.step == self.plan.steps or any(self.step % n == 0 for n in every)
 
-    def _log(self, metrics: dict[str, Tensor], speed: dict[str, float], advance: Any) -> None:
-        row = {name: float(value) for name, value in metrics.items()}
-        row["rate"] = self.plan.rate_at(self.step - 1)
+    def _read(self, *, asked: bool) -> tuple[dict[str, float], bool]:
+        """The step's numbers, averaged over the processes, and whether one of them was asked to stop; or the end."""
+        row, broken, stop = self.gauges.read(asked=asked)
+        if broken:
+            named = self.model.named_parameters()
+            blamed = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), None)
+            where = f" The first weight without a finite gradient is {blamed}." if blamed else ""
+            name, step = next(iter(broken.items()))
+            was = "not finite" if math.isfinite(row[name]) else f"{row[name]}"
+            raise NonFinite(
+                f"At step {self.step if step is None else step} the metric {name!r} was {was}.{where} Nothing of this "
+                "was saved. Look for NaN in the data, lower Plan.rate, or raise Plan.warmup."
+            )
+        return row, stop
+
+    def _log(self, row: dict[str, float], speed: dict[str, float]) -> None:
+        row = {**row, "rate": self.plan.rate_at(self.step - 1), **speed}
+        last = self.step == self.plan.steps
         for watcher in self.watch:
-            if self.step % watcher.every == 0 or self.step == self.plan.steps:
-                with torch.random.fork_rng(), torch.no_grad():  # looking must not change what is looked at
-                    row |= watcher(self.step, self.model.eval(), {**row, **speed}) or {}
+            if last or self.step % (watcher.every or self.plan.log_every) == 0:
+                with torch.no_grad():
+                    row |= watcher(self.step, self.model.eval(), dict(row)) or {}
                 self.model.train()
-        advance(self.step, row["loss"])
         if self.out is not None and self.rank == 0:
-            with (self.out / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": self.step, **row, **speed}) + "\n")
+            with state.room(self.out, self.step), (self.out / "log.jsonl").open("a") as lines:
+                lines.write(json.dumps({"step": self.step, **row}) + "\n")
+
+    def _judge(self, clock: state.Clock) -> None:
+        """Say once, in one line, that the data are the bottleneck, where they are."""
+        if self.warned or self.rank or clock.spent < SETTLED or clock.share < WAITING:
+            return
+        self.warned = True
+        log.warning(
+            "Training waits for its data %.0f %% of the time and could be %.1f times as fast: decode once with "
+            "tacit.data.cache, hold the clips on the device with clips(device=...), or take shorter clips.",
+            100 * clock.share,
+            1 / max(1 - clock.share, 0.01),
+        )
 
     def _save(self, seconds: float) -> None:
-        if self.out is not None and self.rank == 0:
-            save_state(self.out / RESUME, Progressed.of(self.step, seconds, self.model, self.optimiser, self.trained, self.average))
-
-    def _write_run(self) -> None:
         if self.out is None or self.rank:
             return
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.seconds = seconds
+        now = state.Progressed.of(self.model, self.optimiser, average=self.average, step=self.step, seconds=seconds)
+        with state.room(self.out, self.step):
+            state.save_state(self.out / state.RESUME, now)
+            self._write_run()
+
+    def _write_run(self) -> None:
+        assert self.out is not None
+        kind = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         run = {"story": self.story, "finished": self.finished, "step": self.step, "seconds": round(self.seconds, 3)}
-        run |= {"versions": versions(), "command": " ".join(sys.argv)}
+        run |= {"data": self.story["data"], "device": kind, "threads": torch.get_num_threads()}
+        run |= {"waiting_for_data": round(self.share, 3), "versions": state.versions(), "command": state.command()}
         write(self.out / "run.json", lambda path: Path(path).write_text(json.dumps(run, indent=2) + "\n"))
 
     def _how_to_resume(self) -> str:
         if self.out is None:
             return f"Stopped at step {self.step} of {self.plan.steps}; nothing is kept, as no folder was given."
-        return f"Stopped at step {self.step} of {self.plan.steps} and saved. The same command goes on from here: {' '.join(sys.argv)}"
+        return f"Stopped at step {self.step} of {self.plan.steps} and saved. To go on from here: {state.command()}"
 
-    def close(self) -> Any:
+    def close(self) -> None:
         """Put the averaged weights in place and leave a finished folder."""
         if self.average is not None:
             torch._foreach_copy_([p.data for p in self.trained], self.average)
+        spread.level(self.model)  # what each process counted for itself is as rank 0 says, here as on the disk
         self.model.seen = self.model.seen | self.prints
         self.model.eval()
         if self.out is not None and self.rank == 0:
-            self.model.save(self.out)
-            self.finished = True
-            self._write_run()
-            (self.out / RESUME).unlink(missing_ok=True)
-        return self.model
-
-
-def _classes(model: Part) -> list[type[Part]]:
-    return [type(m) for m in model.modules() if isinstance(m, Part)]
-
-
-def _whole_lines(log: Path) -> Iterator[str]:
-    """The log's lines, less a last one that a kill cut short."""
-    for line in log.read_text().splitlines() if log.exists() else ():
-        try:
-            json.loads(line)
-        except json.JSONDecodeError:
-            return
-        yield line
-
-
-@contextmanager
-def _patient_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the step to end; a second Ctrl-C does not wait."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def ask(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _bar(shown: bool, name: str, steps: int, start: int) -> Iterator[Callable[..., None]]:
-    """A progress line with rate and time left; nothing where nobody is looking."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
-        task = progress.add_task(name, total=steps, completed=start, rate="")
-        began = time.perf_counter()
-
-        def advance(step: int, loss: float | None = None) -> None:
-            if loss is not None:
-                progress.update(task, description=f"{name} loss {loss:.4f}")
-            rate = (step - start) / max(1e-9, time.perf_counter() - began)
-            progress.update(task, completed=step, rate=f"{rate:.1f} steps/s")
-
-        yield advance
+            with state.room(self.out, self.step):
+                self.model.save(self.out)
+                self.finished = True
+                self._write_run()
+            (self.out / state.RESUME).unlink(missing_ok=True)
 
 
 def cycle(clips: Iterable[Clip]) -> Source:

@@ -23,10 +23,10 @@ class Paddle:
     still: tuple[float, float]  # pixels yet to come: for a key just held, and for each pixel moved last decision
     range: tuple[float, float]  # where it can rest
 
-    def rest(self, place: float, before: float, key: int) -> float:
+    def rest(self, place: float, before: float, *, key: int) -> float:
         return place + self.still[0] * key + self.still[1] * (place - before)
 
-    def steer(self, worth: Callable[[float], float], rest: float, frames: float) -> int:
+    def steer(self, worth: Callable[[float], float], rest: float, *, frames: float) -> int:
         """The key now, -1, 0 or 1, that leads to the most worthy place ``frames`` from now.
 
         One key moves the paddle by more than its own length, so a place between two rests is passed in flight: by
@@ -79,10 +79,10 @@ def _gap(place: float, speed: float) -> float:
     return abs(ball - follower)
 
 
-def pong(now: tuple[float, ...], before: tuple[float, ...], key: int) -> int:
+def pong(now: tuple[float, ...], before: tuple[float, ...], *, key: int) -> int:
     """Meet the ball with the fifth of the paddle whose angle the opponent can follow least."""
     paddle = GAMES["pong"].paddle
-    rest = paddle.rest(now[2], before[2], key)
+    rest = paddle.rest(now[2], before[2], key=key)
     vx, vy = now[0] - before[0], now[1] - before[1]
     if not (now[0] and before[0]) or not 0 < vx < 30:
         return -1 if rest > 117 else 1 if rest < 93 else 0  # go back to the middle
@@ -97,13 +97,13 @@ def pong(now: tuple[float, ...], before: tuple[float, ...], key: int) -> int:
         values = [-0.1 * abs(off - 7) if n is None else 1 + gaps[n] / 10 for off, n in zip(offs, fifths, strict=True)]
         return sum(values) / 3
 
-    return paddle.steer(worth, rest, SKIP * away)
+    return paddle.steer(worth, rest, frames=SKIP * away)
 
 
-def breakout(now: tuple[float, ...], before: tuple[float, ...], key: int) -> int:
+def breakout(now: tuple[float, ...], before: tuple[float, ...], *, key: int) -> int:
     """Follow a rising ball loosely and be under a falling one."""
     paddle = GAMES["breakout"].paddle
-    rest = paddle.rest(now[2], before[2], key)
+    rest = paddle.rest(now[2], before[2], key=key)
     vx, vy = now[0] - before[0], now[1] - before[1]
     if not (now[1] and before[1]) or vy <= 0 or now[1] > 186:
         off = now[0] - rest - 7
@@ -119,7 +119,7 @@ def breakout(now: tuple[float, ...], before: tuple[float, ...], key: int) -> int
         off = hit - place
         return -0.05 * abs(off - 7) if not 0 <= off <= 14 else 1 - 0.02 * abs(off - aim)
 
-    return paddle.steer(worth, rest, SKIP * away)
+    return paddle.steer(worth, rest, frames=SKIP * away)
 
 
 GAMES = {
@@ -154,7 +154,9 @@ class Atari(Simulator):
     so that every action is a movement.
     """
 
-    def __init__(self, task: str, *, size: int = 64, horizon: int = 400, sticky: float = 0.0, bold: bool = True) -> None:
+    def __init__(
+        self, task: str, *, size: int = 64, horizon: int = 400, sticky: float = 0.0, bold: bool = True
+    ) -> None:
         if task not in GAMES:
             raise ValueError(f"Atari has no game {task!r}; it has {', '.join(GAMES)}.")
         try:
@@ -165,7 +167,8 @@ class Atari(Simulator):
         self._ale, self._game, self._task, self._bold = ale_py.ALEInterface(), GAMES[task], task, bold
         self._ale.setInt("frame_skip", SKIP)
         self._ale.setFloat("repeat_action_probability", sticky)
-        self._sticky, self._rom = sticky, ale_py.roms.get_rom_path(task)
+        rom: Any = ale_py.roms.get_rom_path(task)
+        self._sticky, self._rom = sticky, rom
         self._ale.loadROM(self._rom)
         self._switched_on = self._ale.cloneState(include_rng=True)
         self._keys = [getattr(ale_py.Action, key) for key in self._game.keys]
@@ -230,7 +233,7 @@ class Atari(Simulator):
         return np.array([*self._sprites(), *self._before, 160 * self._pressed], np.float32) / 160
 
     def rule(self) -> np.ndarray:
-        return np.asarray((0, 2, 1)[RULES[self._task](self._sprites(), self._before, self._pressed)])
+        return np.asarray((0, 2, 1)[RULES[self._task](self._sprites(), self._before, key=self._pressed)])
 
     def snapshot(self) -> Any:
         # The ALE does not bring the picture back with the machine, so the picture travels along.

@@ -79,8 +79,8 @@ class MetaWorld(Simulator):
             raise ValueError(f"MetaWorld has no task {task!r} here; it has {', '.join(TASKS)}.")
         try:
             import mujoco
+            from metaworld import policies
             from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-            from metaworld.policies import ENV_POLICY_MAP
         except ImportError as error:
             raise ImportError('MetaWorld needs its package: pip install "tacit[metaworld]"') from error
         # The experts ask for more than a hand can do, say so at every step, and we clip it.
@@ -88,9 +88,10 @@ class MetaWorld(Simulator):
         self._mujoco = mujoco
         self._env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
         self._env._partially_observable = False  # the state tells the goal, as the experts expect
-        vars(self._env).pop("sawyer_observation_space", None)  # cached while the goal was hidden; it clips the goal to 0
+        vars(self._env).pop("sawyer_observation_space", None)  # made while the goal was hidden, it would clip it to 0
         self._env._freeze_rand_vec, self._env.seeded_rand_vec, self._env._set_task_called = False, True, True
-        self._policy = ENV_POLICY_MAP[f"{task}-v3"]()
+        expert: Any = policies.ENV_POLICY_MAP[f"{task}-v3"]
+        self._policy = expert()
         self._model, self._data = self._env.model, self._env.data
         self.start(0)
         self._picture = self._camera(size)

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.interval import Interval, bootstrap
-from tacit.evaluate.probe import summed
 from tacit.evaluate.report import Value
 
-WIDEST = 128  # numbers in a latent up to which the rank's interval is drawn; beyond, it would take longer than it is worth
+WIDEST = 64  # numbers in a latent up to which the rank gets an interval; beyond, drawing it takes too long
 FLAT = 1e-4  # a dimension that varies by less than this share of the liveliest is dead
+SAME = 1e-10  # what varies by less than this share of its square varies by rounding alone
 DRAWS = 500
 
 
@@ -79,7 +79,7 @@ def rank(latents: ArrayLike) -> float:
 def _rank(square: NDArray[np.float64], energy: float) -> float:
     sizes = np.clip(np.linalg.eigvalsh(square), 0, None)
     total = sizes.sum()
-    if total <= 1e-10 * energy or total <= 0:
+    if total <= SAME * energy:
         return 0.0  # a constant has no direction
     shares = sizes[sizes > 1e-12 * total] / total
     return float(np.exp(-(shares * np.log(shares)).sum()))
@@ -115,11 +115,10 @@ def _of_latents(latents: NDArray[np.float32], path: holdout.Walk, data: str) -> 
     value = rank(latents)
     spread = Interval(value, float("nan"), float("nan"), len(np.unique(path.owner)))
     if wide <= WIDEST:
-        z = latents.astype(np.float64)
-        squares = np.einsum("nd,ne->nde", z, z).reshape(len(z), -1)
-        sums = summed(np.concatenate([np.ones((len(z), 1)), z, squares], 1), path.owner)
+        parts = [latents[path.owner == e].astype(np.float64) for e in np.unique(path.owner)]
+        sums = np.stack([np.concatenate([[len(z)], z.sum(0), (z.T @ z).ravel()]) for z in parts])
         spread = bootstrap(sums, lambda rows: _of_sums(rows, wide), draws=200, method="percentile")
-    dead = int((lively <= FLAT * max(lively.max(), 1e-30)).sum())
+    dead = int((lively <= max(FLAT * lively.max(), SAME * float((latents**2).mean()))).sum())
     note = f"{wide} numbers; the least varies by {lively.min():.2g}, the most by {lively.max():.2g}"
     return [
         Value.of("effective rank", spread, data=data, note=f"of {wide}"),

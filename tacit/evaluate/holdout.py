@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tacit.clip import Clip
@@ -18,7 +18,7 @@ from tacit.data.episodes import Episodes
 from tacit.part import Part
 
 BATCH = 512  # transitions at a time
-MOST = 4096  # transitions judged where nobody says otherwise: enough for intervals of a few per cent
+MOST = 2048  # transitions looked at where nobody says otherwise: enough for intervals of a few per cent
 
 
 class Inferring(Protocol):
@@ -51,8 +51,8 @@ def refuse_overlap(trained: Any, episodes: Episodes) -> None:
 def prints(trained: Any) -> frozenset[str]:
     """The prints of every episode that a model, or any part inside it, was trained on."""
     if isinstance(trained, nn.Module):
-        found = [module.seen for module in trained.modules() if isinstance(module, Part)]
-        found += [trained.seen] if hasattr(trained, "seen") else []
+        found: list[Iterable[str]] = [module.seen for module in trained.modules() if isinstance(module, Part)]
+        found += [trained.seen] if hasattr(trained, "seen") else []  # type: ignore[list-item]
         if not found:
             name = type(trained).__name__
             raise TypeError(f"{name} does not say what it was trained on; give it `seen`, the prints of its episodes.")
@@ -142,7 +142,7 @@ def walk(
     ordered: bool = False,
     seed: int = 0,
 ) -> Walk:
-    """Up to ``most`` transitions drawn from all episodes, of those ``among``, one truth a frame; ``ordered`` by time."""
+    """Up to ``most`` transitions of all episodes, drawn from those ``among`` (one truth a frame)."""
     counts = np.maximum(0, episodes.lengths - length + 1)
     owner = np.repeat(np.arange(len(episodes)), counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -151,6 +151,16 @@ def walk(
     windows = np.random.default_rng([seed, 7]).permutation(windows)[:most]
     windows = np.sort(windows) if ordered else windows
     return Walk(episodes.clips(length), windows, owner[windows], at[windows])
+
+
+def surrounded(episodes: Episodes, reach: int) -> NDArray[np.bool_]:
+    """One truth a frame: the transition that leaves it is labelled, as are ``reach`` before and after it."""
+    mask, owner = episodes.mask, np.repeat(np.arange(len(episodes)), episodes.lengths)
+    rows, whole = np.arange(len(mask)), mask.copy()
+    for offset in range(-reach, reach + 1):
+        there = np.clip(rows + offset, 0, len(mask) - 1)
+        whole &= mask[there] & (owner[there] == owner) & (there == rows + offset)
+    return whole
 
 
 def span(model: Any) -> int:
@@ -182,3 +192,19 @@ def last(values: Tensor, clip: Clip, *, what: str) -> Tensor:
             f"wanted ({len(clip)}, {clip.time - 1}, ...), one for each transition."
         )
     return values[:, -1]
+
+
+def summed(rows: ArrayLike, owner: ArrayLike) -> NDArray[np.float64]:
+    """Columns summed within each episode."""
+    rows, (_, which) = np.asarray(rows, np.float64), np.unique(owner, return_inverse=True)
+    out = np.zeros((which.max() + 1, rows.shape[1]))
+    np.add.at(out, which, rows)
+    return out
+
+
+def fold(groups: ArrayLike, folds: int = 5) -> NDArray[np.int64]:
+    """The fold of each row: whole groups together; a single group is cut into stretches."""
+    names, which = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) > 1:
+        return np.asarray(which % folds)
+    return np.arange(len(which)) * folds // max(1, len(which))

@@ -1,7 +1,10 @@
-"""Probes: how much of the true action can be read from a latent, by what means, and how much was readable without it."""
+"""Probes: how much of the true action can be read from a latent, by what means, and how much without it."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -25,10 +28,10 @@ Read = Callable[[Array], Array]  # what a fitted probe is: from inputs to target
 Observe = Callable[[Clip], Tensor]  # from a clip to features of the frame before its last, (B, F)
 
 HELD = 0.4  # share of the episodes that a probe is tested on
-FOLDS = 5
+AGAIN = 104_729  # they may come from a split already, and a second by the same seed would be no split at all
 STRENGTHS = tuple(10.0**k for k in range(-6, 3))  # of the ridge penalty, per row of standardised inputs
-GRID, KEPT = 16, 128  # a picture is seen as so many rows and columns, and those as so many principal components
-WIDTH, STEPS, CHECK, PATIENCE = 128, 1500, 50, 6  # the network: its width, most steps, steps a check, checks in vain
+GRID, KEPT = 16, 64  # a picture is seen as so many rows and columns, and those as so many principal components
+WIDTH, STEPS, CHECK, PATIENCE = 64, 1500, 50, 6  # the network: its width, most steps, steps a check, checks in vain
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,12 @@ class Side:
     """Transitions with true actions, in order of time: what the probe may look at, what it should say, and whose."""
 
     inputs: Mapping[str, Array]
-    actions: NDArray[Any]
+    around: NDArray[Any]  # (N, 2 * reach + 1, ...): the action of the transition, and those before and after it
     owner: NDArray[np.int64]
+
+    @property
+    def actions(self) -> NDArray[Any]:
+        return self.around[:, self.around.shape[1] // 2]
 
     def joined(self, names: Sequence[str]) -> Array:
         return np.concatenate([self.inputs[name] for name in names], 1)
@@ -53,13 +60,9 @@ class Sides:
 
     def tally(self, names: Sequence[str], kind: Kind, *, seed: int = 0) -> Array:
         """What ``score`` needs of each tested episode, for a probe of these inputs."""
-        wanted = targets(self.train.actions, self.space)
-        inputs, groups = self.train.joined(names), self.train.owner
-        read = (
-            Ridge.fit(inputs, wanted, groups=groups)
-            if kind == "linear"
-            else network(inputs, wanted, groups=groups, seed=seed)
-        )
+        x, y, groups = self.train.joined(names), targets(self.train.actions, self.space), self.train.owner
+        fit: Callable[..., Read] = linear if kind == "linear" else functools.partial(network, seed=seed)
+        read = fit(x, y, groups=groups, discrete=self.space.discrete)
         return tally(read(self.test.joined(names)), self.test.actions, space=self.space, owner=self.test.owner)
 
     def note(self) -> str:
@@ -90,14 +93,12 @@ def probe(
     """
     parts = ("o",) if model is None else ("z", "o") if condition else ("z",)
     name = f"{kind} probe of {' and '.join(parts)}" + (f", {labels} labels" if labels is not None else "")
-    models = {"z": model} if model is not None else {}
-    looks = observe or looked if "o" in parts else None
+    models, looks = ({"z": model} if model is not None else {}), (observe or looked if "o" in parts else None)
     sides = gather(models, episodes, labels=labels, most=most, observe=looks, seed=seed)
     if isinstance(sides, str):
         return Value(name, None, data=holdout.told(episodes), note=sides)
-    return Value.of(
-        name, score(sides.tally(parts, kind, seed=seed), sides.space), data=holdout.told(episodes), note=sides.note()
-    )
+    found = score(sides.tally(parts, kind, seed=seed), sides.space)
+    return Value.of(name, found, data=holdout.told(episodes), note=sides.note())
 
 
 def probes(
@@ -140,21 +141,25 @@ def gather(
     labels: int | None = None,
     most: int = holdout.MOST,
     observe: Observe | None = None,
+    reach: int = 0,
     seed: int = 0,
 ) -> Sides | str:
     """Both sides' labelled transitions as each model infers them, and as ``observe`` sees ``o``; or why there are none.
 
-    At most ``most`` transitions a side. Only episodes with a label take part in the split.
+    At most ``most`` transitions a side, those with labels up to ``reach`` steps before and after them too. Only
+    episodes with such a transition take part in the split.
     """
     for model in models.values():
         holdout.refuse_overlap(model, episodes)
     space = episodes.spec.space
     if space is None:
         return "nobody recorded an action in these episodes, so there is nothing to probe for"
-    told = np.flatnonzero(np.add.reduceat(episodes.mask, episodes.starts))
+    told = np.flatnonzero(np.logical_or.reduceat(holdout.surrounded(episodes, reach), episodes.starts))
     if len(told) < 2:
-        return f"labels are visible in {len(told)} of {len(episodes)} episodes; a probe is fitted and tested on different ones"
-    train, test = episodes.select(told).split(HELD, seed=seed)
+        run = f" {2 * reach + 1} in a row" if reach else ""
+        seen = f"labels{run} are visible in {len(told)} of {len(episodes)} episodes"
+        return f"{seen}; a probe is fitted on some and tested on others"
+    train, test = episodes.select(told).split(HELD, seed=AGAIN + seed)
     if labels is not None:
         train = train.keep_labels(labels, seed=seed)
     length = max((holdout.span(model) for model in models.values()), default=2)
@@ -162,19 +167,20 @@ def gather(
     for part in (train, test):
         if part.lengths.max() < length:
             return f"no labelled episode has the {length} frames that the model looks at"
-        path = holdout.walk(part, length=length, most=most, among=part.mask, seed=seed, ordered=True)
+        among = holdout.surrounded(part, reach)
+        path = holdout.walk(part, length=length, most=most, among=among, seed=seed, ordered=True)
         if not len(path):
             return f"no label lies {length - 2} frames or more after its episode's beginning"
         inputs = {name: holdout.infer(model, path).astype(np.float64) for name, model in models.items()}
         if observe is not None:
             inputs["o"] = _observed(path, observe)
-        actions = part.column("actions")
-        sides.append(Side(inputs, np.asarray(actions)[path.at], path.owner))
+        around = path.at[:, None] + np.arange(-reach, reach + 1)
+        sides.append(Side(inputs, np.asarray(part.column("actions"))[around], path.owner))
     if all((side.actions == sides[0].actions[0]).all() for side in sides):
         return "every label is the same action"
     if observe is not None:
         sides = _principal(*sides)
-    return Sides(*sides, space)
+    return Sides(sides[0], sides[1], space)
 
 
 def looked(clip: Clip) -> Tensor:
@@ -182,8 +188,8 @@ def looked(clip: Clip) -> Tensor:
     if clip.frames is None:
         return clip.state[:, -2].float()  # type: ignore[index]
     frames = floats(clip.frames[:, -2])
-    size = [min(GRID, side) for side in frames.shape[-2:]]
-    return F.adaptive_avg_pool2d(frames, size).flatten(1)
+    high, wide = frames.shape[-2:]
+    return F.adaptive_avg_pool2d(frames, (min(GRID, high), min(GRID, wide))).flatten(1)
 
 
 def _observed(path: holdout.Walk, observe: Observe) -> Array:
@@ -195,9 +201,9 @@ def _principal(train: Side, test: Side) -> list[Side]:
     """The observation in its principal components, found where the probe is fitted."""
     seen = train.inputs["o"]
     mean = seen.mean(0)
-    sizes, axes = np.linalg.eigh((seen - mean).T @ (seen - mean))
+    sizes, axes = np.linalg.eigh(np.cov(seen.T, bias=True).reshape(seen.shape[1], -1))
     axes = axes[:, sizes > 1e-9 * max(sizes[-1], 1e-30)][:, -KEPT:]
-    return [Side({**s.inputs, "o": (s.inputs["o"] - mean) @ axes}, s.actions, s.owner) for s in (train, test)]
+    return [Side({**s.inputs, "o": (s.inputs["o"] - mean) @ axes}, s.around, s.owner) for s in (train, test)]
 
 
 def targets(actions: NDArray[Any], space: Space) -> Array:
@@ -212,15 +218,7 @@ def tally(said: Array, actions: NDArray[Any], *, space: Space, owner: ArrayLike)
         rows = np.concatenate([one, (said.argmax(1) == actions)[:, None]], 1)
     else:
         rows = np.concatenate([one, (said - actions) ** 2, actions, actions**2], 1)
-    return summed(rows, owner)
-
-
-def summed(rows: ArrayLike, owner: ArrayLike) -> Array:
-    """Columns summed within each episode."""
-    rows, (_, which) = np.asarray(rows, np.float64), np.unique(owner, return_inverse=True)
-    out = np.zeros((which.max() + 1, rows.shape[1]))
-    np.add.at(out, which, rows)
-    return out
+    return holdout.summed(rows, owner)
 
 
 def score(tallied: Array, space: Space) -> Interval:
@@ -251,42 +249,91 @@ class Ridge:
     """A linear probe in closed form, as firm as episodes that it was not fitted on want it."""
 
     mean: Array
-    weights: Array  # (D, M)
+    scale: Array
+    weights: Array  # (D, M), of inputs less their mean and over their scale
     bias: Array
     strengths: tuple[float, ...]  # chosen for each task
+    beyond: Array  # (N, M) what was said of each row by a fit that had not seen its episode
 
     def __call__(self, inputs: Array) -> Array:
-        return (inputs - self.mean) @ self.weights + self.bias
+        return self.ready(inputs) @ self.weights + self.bias
+
+    def ready(self, inputs: Array) -> Array:
+        return (inputs - self.mean) / self.scale
 
     @classmethod
-    def fit(cls, inputs: ArrayLike, wanted: ArrayLike, *, groups: ArrayLike, tasks: int = 1) -> Self:
-        """``wanted`` (N, M) is ``tasks`` blocks of columns, each of which gets the strength that suits it."""
-        x, y = np.asarray(inputs, np.float64), np.asarray(wanted, np.float64)
+    def fit(cls, x: Array, y: Array, *, groups: ArrayLike, tasks: int = 1) -> Self:
+        """``y`` (N, M) is ``tasks`` blocks of columns, each of which gets the strength that suits it."""
         mean, spread = x.mean(0), x.std(0)
-        x = (x - mean) / np.where(spread > 1e-9 * spread.max(initial=1e-30), spread, np.inf)
+        # A number that varies by rounding alone, as a collapsed code's, says nothing; infinity takes it out.
+        scale = np.where(spread > 1e-6 * np.sqrt((x**2).mean(0)), spread, np.inf)
+        x = (x - mean) / scale
         turn = np.eye(x.shape[1])
         if x.shape[1] > len(x):  # more inputs than rows: nothing is lost by turning to the axes that the rows span
             sizes, axes = np.linalg.eigh(x @ x.T)
             kept = sizes > 1e-10 * max(sizes[-1], 1e-30)
             turn = x.T @ (axes[:, kept] / np.sqrt(sizes[kept]))
             x = x @ turn
-        folds = fold(groups)
-        missed = np.zeros((len(STRENGTHS), tasks))
-        for number in np.unique(folds):
-            held = folds == number
-            if held.all():
-                break
-            fitted = _Solved(x[~held], y[~held])
-            for i, strength in enumerate(STRENGTHS):
-                error = (fitted.read(x[held], strength) - y[held]) ** 2
-                missed[i] += error.reshape(len(error), tasks, -1).sum((0, 2))
+        beyond = _beyond(x, y, holdout.fold(groups))  # (strengths, N, M)
+        missed = ((beyond - y) ** 2).reshape(len(STRENGTHS), len(y), tasks, -1).sum((1, 3))
         best = missed.argmin(0) if missed.any() else np.full(tasks, STRENGTHS.index(1.0))
-        whole, width = _Solved(x, y), y.shape[1] // tasks
-        weights = np.concatenate(
-            [whole.weights(STRENGTHS[b])[:, i * width : (i + 1) * width] for i, b in enumerate(best)], 1
-        )
-        scale = np.where(spread > 1e-9 * spread.max(initial=1e-30), spread, np.inf)
-        return cls(mean, (turn @ weights) / scale[:, None], y.mean(0), tuple(STRENGTHS[b] for b in best))
+        whole, columns = _Solved(x, y), np.split(np.arange(y.shape[1]), tasks)
+        weights = [whole.weights(STRENGTHS[i])[:, c] for i, c in zip(best, columns, strict=True)]
+        read = [beyond[i][:, c] for i, c in zip(best, columns, strict=True)]
+        strengths = tuple(STRENGTHS[i] for i in best)
+        return cls(mean, scale, turn @ np.concatenate(weights, 1), y.mean(0), strengths, np.concatenate(read, 1))
+
+    def chosen(self, y: Array, *, tasks: int = 1) -> Ridge:
+        """The same for choices: scores that are compared. Least squares alone never picks a class between others."""
+        weights, bias = self.weights.copy(), self.bias.copy()
+        for c in np.split(np.arange(y.shape[1]), tasks):
+            turn, lift = _softmax(self.beyond[:, c], y[:, c])
+            weights[:, c], bias[c] = weights[:, c] @ turn, bias[c] @ turn + lift
+        return dataclasses.replace(self, weights=weights, bias=bias)
+
+
+def linear(x: Array, y: Array, *, groups: ArrayLike, discrete: bool, tasks: int = 1) -> Ridge:
+    """The linear probe for these targets, of one task or of several side by side."""
+    if discrete:
+        return Ridge.fit(x, y, groups=groups, tasks=tasks).chosen(y, tasks=tasks)
+    unit = _unit(y, discrete)
+    fitted = Ridge.fit(x, y / unit, groups=groups, tasks=tasks)
+    changes = {name: getattr(fitted, name) * unit for name in ("weights", "bias", "beyond")}
+    return dataclasses.replace(fitted, **changes)
+
+
+def _unit(wanted: Array, discrete: bool) -> Array:
+    """What makes targets weigh alike: each dimension of an action; but choices by how often they are made."""
+    spread = wanted.std(0)
+    return np.full_like(spread, max(spread.mean(), 1e-9)) if discrete else np.where(spread > 1e-9, spread, 1.0)
+
+
+def _beyond(x: Array, y: Array, folds: NDArray[np.int64]) -> Array:
+    """For each strength, what a fit on the other folds says of each row."""
+    out = np.empty((len(STRENGTHS), *y.shape))
+    for number in np.unique(folds):
+        held = folds == number
+        fitted = _Solved(x[~held], y[~held]) if not held.all() else _Solved(x, y)
+        for i, strength in enumerate(STRENGTHS):
+            out[i, held] = fitted.read(x[held], strength)
+    return out
+
+
+def _softmax(scores: Array, wanted: Array) -> tuple[Array, Array]:
+    """The map (M, M) and offset (M,) that make scores into the likeliest logits."""
+    x, y = torch.from_numpy(np.ascontiguousarray(scores)), torch.from_numpy(np.ascontiguousarray(wanted))
+    turn, lift = torch.eye(x.shape[1], dtype=x.dtype).requires_grad_(), torch.zeros_like(y[0]).requires_grad_()
+    optimiser = torch.optim.LBFGS([turn, lift], max_iter=60, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        optimiser.zero_grad()
+        missed = F.cross_entropy(x @ turn + lift, y) + 1e-4 * turn.square().sum()
+        missed.backward()
+        return missed
+
+    with torch.inference_mode(False), torch.enable_grad():
+        optimiser.step(cost)
+    return turn.detach().numpy(), lift.detach().numpy()
 
 
 class _Solved:
@@ -305,50 +352,36 @@ class _Solved:
         return (x - self.centre) @ self.weights(strength) + self.level
 
 
-def fold(groups: ArrayLike) -> NDArray[np.int64]:
-    """The fold of each row: whole groups together; a single group is cut into stretches."""
-    names, which = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) > 1:
-        return np.asarray(which % FOLDS)
-    return np.arange(len(which)) * FOLDS // max(1, len(which))
-
-
-def network(inputs: ArrayLike, wanted: ArrayLike, *, groups: ArrayLike, seed: int = 0) -> Read:
+def network(x: Array, y: Array, *, groups: ArrayLike, discrete: bool, seed: int = 0) -> Read:
     """A nonlinear probe: the linear one and a small network for what it leaves, stopped where held-out episodes say."""
-    x, y = np.asarray(inputs, np.float64), np.asarray(wanted, np.float64)
-    held = fold(groups) == 0
+    held, unit = holdout.fold(groups) == 0, _unit(y, discrete)
     if held.all():
-        return Ridge.fit(x, y, groups=groups)
-    plain = Ridge.fit(x[~held], y[~held], groups=np.asarray(groups)[~held])
-    spread = x[~held].std(0)
-    scale = np.where(spread > 1e-9 * spread.max(initial=1e-30), spread, np.inf)
-    unit = max(float(y[~held].std()), 1e-9)
+        return linear(x, y, groups=groups, discrete=discrete)
+    plain = Ridge.fit(x[~held], y[~held] / unit, groups=np.asarray(groups)[~held])
 
     def ready(values: Array) -> Tensor:
-        return torch.from_numpy((values - plain.mean) / scale).float()
+        return torch.from_numpy(plain.ready(values)).float()
 
-    rest = torch.from_numpy((y - plain(x)) / unit).float()
+    rest = torch.from_numpy(y / unit - plain(x)).float()
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         net = _settled(ready(x[~held]), rest[~held], ready(x[held]), rest[held])
 
     def read(values: Array) -> Array:
         with torch.inference_mode():
-            return plain(values) + unit * net(ready(values)).double().numpy()
+            return unit * (plain(values) + net(ready(values)).double().numpy())
 
     return read
 
 
 def _settled(x: Tensor, y: Tensor, x_held: Tensor, y_held: Tensor) -> nn.Module:
     """A small network trained until it gains nothing more on the held rows; it begins, and may end, by saying zero."""
-    net = nn.Sequential(
-        nn.Linear(x.shape[1], WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, y.shape[1])
-    )
-    end = net[-1]
-    nn.init.zeros_(end.weight)  # type: ignore[arg-type]
-    nn.init.zeros_(end.bias)  # type: ignore[arg-type]
-    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
-    best, kept, vain = float(y_held.square().mean()), {k: v.clone() for k, v in net.state_dict().items()}, 0
+    net = nn.Sequential(nn.Linear(x.shape[1], WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU())
+    net.append(nn.Linear(WIDTH, y.shape[1]))
+    for parameter in net[-1].parameters():
+        nn.init.zeros_(parameter)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2, fused=True)
+    best, vain, kept = float(y_held.square().mean()), 0, copy.deepcopy(net.state_dict())
     for step in range(1, STEPS + 1):
         rows = torch.randint(len(x), (min(256, len(x)),))
         optimiser.zero_grad(set_to_none=True)
@@ -360,7 +393,7 @@ def _settled(x: Tensor, y: Tensor, x_held: Tensor, y_held: Tensor) -> nn.Module:
             now = float(F.mse_loss(net(x_held), y_held))
         vain += 1
         if now < best:
-            best, kept, vain = now, {k: v.clone() for k, v in net.state_dict().items()}, 0
+            best, vain, kept = now, 0, copy.deepcopy(net.state_dict())
         if vain >= PATIENCE:
             break
     net.load_state_dict(kept)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tacit.clip import Clip, Space
@@ -14,31 +16,22 @@ from tacit.data.episodes import Episodes
 from tacit.latents.model import LatentActions
 from tacit.part import Part
 
-FIELDS = ("latent", "before", "seen", "action", "stretch")
+FOLDS = 5
 NEIGHBOURS = 5  # labelled latents that a vote is taken among
-MLP_STEPS = 200
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to decode: with what map, told what beside the latent, and from how many of the latent's numbers."""
-
-    kind: str  # "linear", "mlp" or "vote"
-    memory: bool  # told the previous latent too: it says how things were already moving
-    looks: bool  # told the encoder's features of the present frame too
-    kept: int  # how many latent numbers, those that say most about the labels first; 0 is all
-    firmness: float = 1.0  # ridge strength, in labels
+STEPS = 300  # of the network's training
+ENOUGH = 128  # labels below which a network is not tried: too few to hold some out and still fit it
+FIELDS = ("latent", "before", "seen", "action", "stretch")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labelled transitions side by side: latent, the one before it, features, action, and which stretch each lies in."""
+    """Labelled transitions side by side, each with what a decoder may be told and the stretch of video it lies in."""
 
-    latent: Tensor
-    before: Tensor
-    seen: Tensor
+    latent: Tensor  # (N, D)
+    before: Tensor  # (N, D) the latent of the transition before: how things were already moving
+    seen: Tensor  # (N, F) the encoder's features of the frame it leaves from
     action: Tensor
-    stretch: Tensor
+    stretch: Tensor  # (N,) labels in a row in one episode share a number
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -47,113 +40,120 @@ class Labels:
         return Labels(*(getattr(self, name)[which] for name in FIELDS))
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to decode: by a ridge, a network or a vote, and what it is told beside the latent itself."""
+
+    kind: str
+    memory: bool = True
+    looks: bool = False
+    firmness: float = 3.0  # the ridge's strength, in labels
+
+
 class Decoder(Part):
-    """Turns latents into actions by the map of one ``Way``; ``fit`` finds the map, until then it answers with zeros.
+    """Turns latents into actions; ``decoder`` finds it, and until then it answers with zeros.
 
     A vote is taken among the nearest labelled latents: for quantised latents those are the ones with the same code.
     """
 
-    def __init__(
-        self, *, space: Space, latent: int, features: int, kind: str, memory: bool, looks: bool, kept: int, labels: int, width: int = 64
-    ) -> None:
+    def __init__(self, *, space: Space, latent: int, features: int, kind: str = "linear", labels: int = 0, width: int = 64) -> None:
         super().__init__()
-        self.space, self.kind, self.memory, self.looks = space, kind, memory, looks
-        kept = kept or latent
-        told = kept * (1 + memory) + features * looks
-        self.register_buffer("order", torch.arange(kept))
-        self.register_buffer("mean", torch.zeros(told))
-        self.register_buffer("spread", torch.ones(told))
+        told = 2 * latent + features
+        self.space, self.kind, self.latent, self.features = space, kind, latent, features
         self.register_buffer("weight", torch.zeros(told, space.size))
         self.register_buffer("bias", torch.zeros(space.size))
-        anchors = labels if kind == "vote" else 0
-        self.register_buffer("anchors", torch.zeros(anchors, told))
-        self.register_buffer("votes", torch.zeros(anchors, space.size))
-        layers = (torch.nn.Linear(told, width), torch.nn.GELU(), torch.nn.Linear(width, space.size))
-        self.net = torch.nn.Sequential(*layers) if kind == "mlp" else None
+        self.register_buffer("mean", torch.zeros(told))
+        self.register_buffer("unit", torch.ones(told))
+        self.register_buffer("anchors", torch.zeros(labels if kind == "vote" else 0, told))
+        self.register_buffer("votes", torch.zeros(labels if kind == "vote" else 0, space.size))
+        layers = (nn.Linear(told, width), nn.GELU(), nn.Linear(width, space.size))
+        self.net = nn.Sequential(*layers) if kind == "mlp" else None
 
-    def scores(self, latent: Tensor, before: Tensor, seen: Tensor | None) -> Tensor:
-        """For each choice a score, for a vector its numbers."""
-        told = (self._told(latent, before, seen) - self.mean) / self.spread
+    def scores(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
+        """For each choice a score; for a vector its numbers."""
+        told = (torch.cat([latent, before, seen], 1).float() - self.mean) * self.unit
         if self.kind == "vote":
             near = torch.cdist(told, self.anchors).topk(min(NEIGHBOURS, len(self.anchors)), largest=False).indices
             return self.votes[near].mean(1)
         said = told @ self.weight + self.bias
         return said if self.net is None else said + self.net(told)
 
-    def forward(self, latent: Tensor, before: Tensor, seen: Tensor | None) -> Tensor:
+    def forward(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
         said = self.scores(latent, before, seen)
         return said.argmax(-1) if self.space.discrete else said.clamp(self.space.low, self.space.high)
 
-    def fit(self, labels: Labels, firmness: float) -> Decoder:
-        """Find the map from these labels; larger ``firmness`` trusts them less."""
-        said = _said(labels.action, self.space)
-        self.order.copy_(_telling(labels, said)[: len(self.order)])
-        told = self._told(labels.latent, labels.before, labels.seen)
+    def fit(self, labels: Labels, way: Way) -> Decoder:
+        """Find the map that ``way`` gives for these labels."""
+        told, said = torch.cat([labels.latent, labels.before, labels.seen], 1).float(), _said(labels.action, self.space)
         self.mean.copy_(told.mean(0))
-        self.spread.copy_(self._units(told - told.mean(0)))
-        told = (told - self.mean) / self.spread
+        self.unit.copy_(self._units(told - self.mean, way))
+        told = (told - self.mean) * self.unit
         if self.kind == "vote":
             self.anchors.copy_(told)
             self.votes.copy_(said)
             return self.eval()
         self.bias.copy_(said.mean(0))
-        gram = told.T @ told + firmness * torch.eye(told.shape[1])
-        self.weight.copy_(torch.linalg.solve(gram, told.T @ (said - said.mean(0))))
+        gram = told.T @ told + way.firmness * torch.eye(told.shape[1])
+        self.weight.copy_(torch.linalg.solve(gram, told.T @ (said - self.bias)))
         if self.net is not None:
             self._train(labels, said)
         return self.eval()
 
-    def _told(self, latent: Tensor, before: Tensor, seen: Tensor | None) -> Tensor:
-        parts = [latent[:, self.order]] + ([before[:, self.order]] if self.memory else []) + ([seen] if self.looks else [])
-        return torch.cat(parts, 1).float()  # type: ignore[arg-type]
+    def _units(self, centred: Tensor, way: Way) -> Tensor:
+        """One unit for all latents and one for all features: what hardly moves is noise, and must not be blown up.
 
-    def _units(self, centred: Tensor) -> Tensor:
-        """One unit for all latent numbers, one for all features: what hardly moves must not be blown up to unit size."""
-        kept = len(self.order) * (1 + self.memory)
-        blocks = [b for b in (centred[:, :kept], centred[:, kept:]) if b.shape[1]]
-        return torch.cat([b.square().mean().sqrt().clamp(min=1e-6).expand(b.shape[1]) for b in blocks])
+        What ``way`` is not to be told is multiplied by zero.
+        """
+        sizes, shown = (self.latent, self.latent, self.features), (True, way.memory, way.looks)
+        spread = self.latent and centred[:, : self.latent].square().mean().sqrt()
+        units = [spread, spread, centred[:, 2 * self.latent :].square().mean().sqrt() if self.features else 1.0]
+        return torch.cat([torch.full((n,), float(s) / max(float(u), 1e-6)) for n, s, u in zip(sizes, shown, units, strict=True)])
 
     def _train(self, labels: Labels, said: Tensor) -> None:
-        """What the ridge leaves over, by a small network with weight decay; few labels and few steps."""
-        assert self.net is not None
+        """What the ridge leaves over, by a small network with weight decay."""
+        assert isinstance(self.net, nn.Sequential)
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             for layer in (self.net[0], self.net[2]):
                 layer.reset_parameters()  # type: ignore[operator]
-            torch.nn.init.zeros_(self.net[2].weight)
-            torch.nn.init.zeros_(self.net[2].bias)
             optimiser = torch.optim.AdamW(self.net.parameters(), lr=3e-3, weight_decay=0.1)
-            for _ in range(MLP_STEPS):
+            for _ in range(STEPS):
                 loss = F.mse_loss(self.scores(labels.latent, labels.before, labels.seen), said)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
 
 
-def decoder(model: LatentActions, data: Episodes, *, ways: tuple[Way, ...] | None = None) -> tuple[Decoder, list[tuple[Way, float]]]:
-    """The best of ``ways`` for the labels of ``data``, and every way's error on stretches of labels held out from it."""
+@torch.no_grad()
+def decoder(model: LatentActions, data: Episodes) -> tuple[Decoder, dict[Way, float]]:
+    """A decoder from the labels of ``data``, and each way's squared error on stretches of labels held out from it.
+
+    Ridges of every firmness, told of the past or not, of the picture or not, speak together, each by how well it does
+    on what it has not seen: with sixteen labels choosing one of them is a lottery. A network or a vote replaces
+    them where it does better than the best of them.
+    """
     labels, space = gather(model, data), data.spec.space
     assert space is not None
-    tried = []
-    for way in ways or ways_for(len(labels), labels.latent.shape[1]):
-        tried.append((way, _held_out(labels, way, space)))
-    best = min(tried, key=lambda pair: pair[1])[0]
-    return _fitted(labels, best, space), tried
+    ridges = [Way("linear", *told, f) for told in itertools.product((False, True), (False, True)) for f in (0.3, 1.0, 3.0, 10.0, 30.0)]
+    others = [Way("vote", memory) for memory in (False, True)]
+    others += [Way("mlp", True, True)] if len(labels) >= ENOUGH else []
+    errors = {way: held_out(labels, way, space) for way in (*ridges, *others)}
+    best = min(errors, key=errors.__getitem__)
+    if best.kind != "linear":
+        return _fitted(labels, best, space), errors
+    return _committee(labels, {way: errors[way] for way in ridges}, space), errors
 
 
-def ways_for(labels: int, latent: int) -> tuple[Way, ...]:
-    """What is worth trying: a network only where there are labels to hold some out and still fit it."""
-    sizes = [k for k in (2, 4, 8) if k < latent] + [0]
-    linear = [
-        Way("linear", memory, looks, kept, firmness)
-        for memory in (False, True)
-        for looks in (False, True)
-        for kept in sizes
-        for firmness in (0.1, 1.0, 10.0)
-    ]
-    votes = [Way("vote", memory, False, kept) for memory in (False, True) for kept in sizes]
-    networks = [Way("mlp", True, looks, kept) for looks in (False, True) for kept in (sizes[-2:])] if labels >= 128 else []
-    return tuple(linear + votes + networks)
+def _committee(labels: Labels, errors: dict[Way, float], space: Space) -> Decoder:
+    """The ridges' weighted mean, which is one linear map; the more labels there are, the more the best one counts."""
+    made = Decoder(space=space, latent=labels.latent.shape[1], features=labels.seen.shape[1])
+    worth = np.array([min(errors.values()) / max(error, 1e-12) for error in errors.values()]) ** (len(labels) / 16)
+    for way, share in zip(errors, worth / worth.sum(), strict=True):
+        ridge = _fitted(labels, way, space)
+        slope = ridge.weight * ridge.unit[:, None]
+        made.weight += share * slope
+        made.bias += share * (ridge.bias - ridge.mean @ slope)
+    return made.eval()
 
 
 @torch.no_grad()
@@ -170,51 +170,38 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
         episode = data.episode(int(number))
         assert episode.frames is not None and episode.actions is not None
         first = max(0, int(known[0]) - 1 - model.past)
-        frames = torch.from_numpy(episode.frames[first : int(known[-1]) + 2])[None].permute(0, 1, 4, 2, 3).to(model.device)
-        bottled, features = model.found(Clip(frames=frames)), model.features(Clip(frames=frames))[0]
-        latents = bottled.z.float().cpu()
+        frames = np.ascontiguousarray(episode.frames[first : int(known[-1]) + 2])
+        clip = Clip(frames=torch.from_numpy(frames)[None].permute(0, 1, 4, 2, 3).to(model.device))
+        latents, features = model.infer(clip)[0].float().cpu(), model.features(clip)[0].float().cpu()
         at = torch.from_numpy(known - first)
-        before = torch.where(at[:, None] + first > 0, latents[(at - 1).clamp(min=0)], torch.zeros_like(latents[at]))
-        breaks = torch.from_numpy(np.concatenate([[0], np.cumsum(np.diff(known) > 1)]))
-        stretch = breaks + (int(found[-1].stretch[-1]) + 1 if found else 0)
+        before = torch.where(at[:, None] + first > 0, latents[(at - 1).clamp(min=0)], 0.0)
+        stretch = torch.from_numpy(np.concatenate([[0], np.cumsum(np.diff(known) > 1)])) + (int(found[-1].stretch[-1]) + 1 if found else 0)
         action = torch.from_numpy(np.ascontiguousarray(episode.actions[known]))
-        found.append(Labels(latents[at], before, features.float().cpu()[at], action, stretch))
+        found.append(Labels(latents[at], before, features[at], action, stretch))
     return Labels(*(torch.cat([getattr(f, name) for f in found]) for name in FIELDS))
 
 
-def _fitted(labels: Labels, way: Way, space: Space) -> Decoder:
-    sizes = {"latent": labels.latent.shape[1], "features": labels.seen.shape[1], "labels": len(labels)}
-    made = Decoder(space=space, kind=way.kind, memory=way.memory, looks=way.looks, kept=way.kept, **sizes)
-    return made.fit(labels, way.firmness)
-
-
-def _held_out(labels: Labels, way: Way, space: Space, *, folds: int = 5) -> float:
-    """The error on stretches that were not fitted; where there are few stretches, they are cut."""
+@torch.no_grad()
+def held_out(labels: Labels, way: Way, space: Space) -> float:
+    """The squared error on stretches that were not fitted; where there are few stretches, they are cut."""
     groups = labels.stretch
-    if len(groups.unique()) < folds:
-        groups = torch.arange(len(labels)) * folds // len(labels)
-    fold = torch.unique(groups, return_inverse=True)[1] % folds
+    if len(groups.unique()) < FOLDS:
+        groups = torch.arange(len(labels)) * FOLDS // len(labels)
+    fold = torch.unique(groups, return_inverse=True)[1] % FOLDS
     errors = []
-    for k in range(folds):
+    for k in range(FOLDS):
         out = fold == k
-        if not out.any() or out.all():
-            continue
-        made, held = _fitted(labels.rows(~out), way, space), labels.rows(out)
-        scores = made.scores(held.latent, held.before, held.seen)
-        errors.append((scores - _said(held.action, space)).square().mean(1))
+        if out.any() and not out.all():
+            made, held = _fitted(labels.rows(~out), way, space), labels.rows(out)
+            scores = made.scores(held.latent, held.before, held.seen)
+            errors.append((scores - _said(held.action, space)).square().mean(1))
     return float(torch.cat(errors).mean()) if errors else float("inf")
+
+
+def _fitted(labels: Labels, way: Way, space: Space) -> Decoder:
+    sizes: dict[str, Any] = {"latent": labels.latent.shape[1], "features": labels.seen.shape[1], "labels": len(labels)}
+    return Decoder(space=space, kind=way.kind, **sizes).fit(labels, way)
 
 
 def _said(action: Tensor, space: Space) -> Tensor:
     return F.one_hot(action, space.size).float() if space.discrete else action.float()
-
-
-def _telling(labels: Labels, said: Tensor) -> Tensor:
-    """Latent numbers in order of how much each, with its predecessor, says about the action on its own."""
-    pairs = torch.stack([labels.latent, labels.before], -1).transpose(0, 1)  # (D, N, 2)
-    pairs = pairs - pairs.mean(1, keepdim=True)
-    unit = pairs.square().mean().clamp(min=1e-12)
-    gram = pairs.transpose(1, 2) @ pairs + unit * torch.eye(2)
-    wanted = (said - said.mean(0)).expand(len(pairs), -1, -1)
-    fitted = pairs @ torch.linalg.solve(gram, pairs.transpose(1, 2) @ wanted)
-    return (wanted - fitted).square().sum((1, 2)).argsort()

@@ -50,7 +50,7 @@ class Ahead(Part):
     def __init__(self, *, encoder: Part, features: int, dim: int, width: int = 1024, blocks: int = 3, memory: float = 0.999) -> None:
         super().__init__()
         self.slow = Slow(encoder, memory=memory)
-        self.net = Mlp(into=features + dim, width=width, blocks=blocks, out=features)
+        self.net = Mlp(inputs=features + dim, dim=features, width=width, depth=blocks, again=dim)
 
     def wanted(self, frames: Tensor) -> Tensor:
         with torch.no_grad():

@@ -27,7 +27,7 @@ class Pair(Part):
 
     def __init__(self, *, features: int, dim: int, width: int = 1024, blocks: int = 3) -> None:
         super().__init__()
-        self.net = Mlp(into=2 * features, width=width, blocks=blocks, out=dim)
+        self.net = Mlp(inputs=2 * features, dim=dim, width=width, depth=blocks)
 
     def forward(self, seen: Tensor, goal: Tensor) -> Tensor:
         return self.net(torch.cat([seen[:, -1], goal], -1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +13,8 @@ from torch.nn import functional as F
 from tacit.clip import Clip, floats
 from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
-from tacit.part import Part
+from tacit.latents.keep import kept, shown
+from tacit.part import Part, printed
 from tacit.parts.quantize import Bottled
 from tacit.spread import average
 
@@ -21,7 +25,7 @@ class LatentActions(Part):
     ``past`` more frames are seen before the present one. In training the goal lies up to ``reach`` steps ahead; the
     forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). ``shift`` moves the inverse's
     pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z`` cannot say
-    where things are, only what changes. ``label`` is a head that reads true actions from ``z`` where they are known.
+    where things are, only what changes (``cyclic`` where a picture's edges join). ``label`` is a head that reads true actions from ``z`` where they are known.
     """
 
     def __init__(
@@ -36,12 +40,14 @@ class LatentActions(Part):
         reach: int = 1,
         ahead: bool = True,
         shift: int = 0,
+        cyclic: bool = False,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label = forward, label  # `forward` is torch's own name
-        self.past, self.reach, self.ahead, self.shift, self.weight = past, reach, ahead, shift, weight
+        self.past, self.reach, self.ahead, self.weight = past, reach, ahead, weight
+        self.shift, self.cyclic = shift, cyclic
         self.dim: int = bottleneck.dim  # type: ignore[assignment]
         self.register_buffer("scale", torch.tensor(0.0))  # mean squared change between frames: the unit of the loss
 
@@ -59,7 +65,7 @@ class LatentActions(Part):
         pair = torch.cat([raw[:, : self.past + 1], raw[rows, self.past + steps][:, None]], 1)  # type: ignore[index]
         frames = floats(pair)
         features = self._features(frames)
-        viewed = self._features(floats(shifted(pair, self.shift))) if self.shift else features
+        viewed = self._features(floats(shifted(pair, self.shift, cyclic=self.cyclic))) if self.shift else features
         found = self.bottleneck(self.inverse(viewed[:, :-1], viewed[:, -1]))
         goal = frames[:, -1] if self.ahead else floats(raw[:, self.past + 1])  # type: ignore[index]
         wanted, present = self.onward.wanted(goal), self.onward.wanted(frames[:, -2])  # type: ignore[operator]
@@ -101,8 +107,11 @@ class LatentActions(Part):
         return self.onward.wanted(after.flatten(0, 1)).unflatten(0, after.shape[:2])  # type: ignore[operator]
 
     def features(self, clip: Clip) -> Tensor:
-        """What the encoder sees in each frame, flat: (B, T, F)."""
-        return self._seen(clip)[1].flatten(2)
+        """What the encoder sees in each frame, flat: (B, T, F); without an encoder, a picture of eight by eight."""
+        frames, features = self._seen(clip)
+        if self.encoder is None:
+            features = F.adaptive_avg_pool2d(frames.flatten(0, 1), 8).unflatten(0, frames.shape[:2])
+        return features.flatten(2)
 
     def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
         frames = floats(clip.frames)  # type: ignore[arg-type]
@@ -120,25 +129,39 @@ class LatentActions(Part):
         return x[:, index].flatten(0, 1)
 
 
-def label(model: LatentActions, data: Episodes, *, batch: int = 512) -> Episodes:
-    """``data`` carrying the latents (and codes) that ``model`` infers for every transition of every episode."""
-    latents, codes = zip(*(infer(model, data, i, batch=batch) for i in range(len(data))), strict=True)
+def label(model: LatentActions, data: Episodes, out: str | Path | None = None, *, batch: int = 512) -> Episodes:
+    """``data`` carrying the latents (and codes) that ``model`` infers for every transition of every episode.
+
+    With ``out`` they are also written there, with the recordings, as a dataset: killed, it goes on where it was; called
+    again it is read and not inferred.
+    """
+    found = partial(infer, model, data, batch=batch)
+    if out is not None:
+        shape = f"{len(data)} episodes {data.spec.name}".strip()
+        who = {"model": f"{type(model).__name__} {printed(model)}", "data": f"{shape} {data.fingerprint}"}
+        return kept(found, data, out=Path(out), who=who)
+    latents, codes = zip(*shown(found, data), strict=True)
     return data.with_latents(latents, None if codes[0] is None else codes)
 
 
 @torch.inference_mode()
-def infer(model: LatentActions, data: Episodes, number: int, *, batch: int = 512) -> tuple[np.ndarray, np.ndarray | None]:
+def infer(
+    model: LatentActions, data: Episodes, number: int, *, batch: int = 512
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and codes of one episode; long ones in stretches that overlap by the past the model wants."""
     frames = data.episode(number).frames
     if frames is None:
         raise ValueError(f"Episode {number} has no frames; this model infers latent actions from pictures.")
+    training, count = model.training, len(frames) - 1
     model.eval()
     latents, codes = [], []
-    for start in range(0, len(frames) - 1, batch):
+    for start in range(0, max(count, 1), batch):
         first = max(0, start - model.past)
-        piece = torch.from_numpy(np.ascontiguousarray(frames[first : start + batch + 1]))[None].permute(0, 1, 4, 2, 3)
-        found = model.found(Clip(frames=piece.to(model.device)))
+        piece = frames[first : start + batch + 1] if count else frames[[0, 0]]  # one frame: nothing, but so wide
+        clip = Clip(frames=torch.from_numpy(np.ascontiguousarray(piece))[None].permute(0, 1, 4, 2, 3))
+        found = model.found(clip.to(model.device))
         latents.append(found.z[start - first :].float().cpu().numpy())
         if found.codes is not None:
             codes.append(found.codes[start - first :].cpu().numpy())
-    return np.concatenate(latents), np.concatenate(codes) if codes else None
+    model.train(training)
+    return np.concatenate(latents)[:count], np.concatenate(codes)[:count] if codes else None

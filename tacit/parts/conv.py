@@ -125,6 +125,12 @@ def flat(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
+def laid(x: Tensor, weight: Tensor) -> Tensor:
+    """``x`` in the memory order of the weights that will read it, converted once and not at every use."""
+    last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
 def fits(x: Tensor, channels: int, *, frame: tuple[int, int]) -> None:
     """Refuse pictures of another size than the network was built for."""
     if tuple(x.shape[1:]) != (channels, *frame):

@@ -44,13 +44,14 @@ class Bottleneck(Part):
 
 
 class Free(Bottleneck):
-    """No bottleneck but the width."""
+    """No bottleneck but the width, and in training a little noise, so that no meaning hides in the last digits."""
 
-    def __init__(self, width: int) -> None:
-        self.width = self.dim = width
+    def __init__(self, width: int, *, noise: float = 0.0) -> None:
+        self.width, self.dim, self.noise = width, width, noise
 
     def bottle(self, x: Tensor) -> Bottled:
-        return Bottled(x, x.new_zeros(()), {"spread": x.detach().std(0, correction=0).mean()})
+        z = x + self.noise * torch.randn_like(x) if self.training and self.noise else x
+        return Bottled(z, x.new_zeros(()), {"spread": x.detach().std(0, correction=0).mean()})
 
 
 class Gaussian(Bottleneck):
@@ -98,8 +99,8 @@ class VQ(Bottleneck):
         codes: int = 64,
         decay: float = 0.999,
         commitment: float = 0.05,
-        patience: int = 50,
-        every: int = 10,
+        patience: int = 20,
+        every: int = 5,
         memory: int = 1024,
     ) -> None:
         if min(groups, tokens, dim, patience, every) < 1 or codes < 2:
@@ -236,13 +237,14 @@ class FSQ(Bottleneck):
         reach = (levels - 1) * (1 + 1e-3) / 2  # a hair beyond the outermost level, so that it can be reached
         offset = (1 - levels % 2) / 2  # an even number of levels has none in the middle
         x_bgl = x.view(len(x), self.groups, -1)
-        bounded = torch.tanh(x_bgl + torch.atanh(offset / reach)) * reach - offset
+        # Nought comes out as nought, where there are levels enough to give it one; two levels part at nought.
+        bounded = torch.tanh(x_bgl + torch.atanh(offset / reach) * (levels > 2)) * reach - offset
         rounded = bounded + (bounded.round() - bounded).detach()
         digits = (rounded.detach().round() + half).long()
         codes = (digits * self._places(x.device)).sum(-1)
         hits = torch.zeros(self.groups, self.codes, device=x.device)
         hits.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=hits.dtype))
-        return Bottled((rounded / half).flatten(1), x.new_zeros(()), _tally(hits), codes)
+        return Bottled(self._valued(rounded), x.new_zeros(()), _tally(hits), codes)
 
     def embed(self, codes: Tensor) -> Tensor:
         """The latent (B, dim) that the codes (B, groups) stand for."""
@@ -250,7 +252,12 @@ class FSQ(Bottleneck):
             raise ValueError(f"FSQ.embed was given codes of shape {tuple(codes.shape)}; wanted (B, {self.groups}).")
         levels = torch.tensor(self.levels, device=codes.device)
         digits = codes.unsqueeze(-1) // self._places(codes.device) % levels
-        return ((digits - levels // 2) / (levels // 2)).flatten(1).float()
+        return self._valued((digits - levels // 2).float())
+
+    def _valued(self, rounded: Tensor) -> Tensor:
+        """Whole numbers around nought as the numbers from -1 to 1 that the latent is made of."""
+        levels = torch.tensor(self.levels, device=rounded.device)
+        return torch.where(levels == 2, 2 * rounded + 1, rounded / (levels // 2)).flatten(1)
 
     def _places(self, device: torch.device) -> Tensor:
         return torch.tensor([math.prod(self.levels[:i]) for i in range(len(self.levels))], device=device)
@@ -264,10 +271,10 @@ def _wind(vq: Any, _: Any) -> None:
     vq.begun = vq.ticks > 0
 
 
-def _smoothed(counts: Tensor, small: float = 1e-5) -> Tensor:
+def _smoothed(counts: Tensor, small: float = 1e-6) -> Tensor:
     """Laplace's correction: no code weighs nothing, and all together weigh what they did."""
     whole = counts.sum(-1, keepdim=True)
-    return (counts / whole + small) / (1 + counts.shape[-1] * small) * whole
+    return (counts + small) / (whole + counts.shape[-1] * small) * whole
 
 
 def _tally(hits: Tensor) -> dict[str, Tensor]:

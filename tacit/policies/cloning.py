@@ -84,5 +84,5 @@ class Following(Policy):
         wish = self.pilot.said(window[:, self.past - self.pilot.past :])
         just = self.latents.infer(Clip(frames=window[:, -2 - self.latents.past :]))[:, -1]
         just = torch.where(count[:, None] > 0, just, torch.zeros_like(just))
-        seen = self.latents.features(Clip(frames=window[:, -1:]))[:, 0] if self.decoder.looks else None
+        seen = self.latents.features(Clip(frames=window[:, -1:]))[:, 0]
         return self.decoder(wish, just, seen), memory

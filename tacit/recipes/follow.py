@@ -35,17 +35,15 @@ def follow(
     Ours: not measured.
     """
     torch.manual_seed(plan.seed)
-    shown = label(latents, data.select(source) if source else data)
+    shown = data.select(source) if source else data
+    shown = shown if shown.spec.latent else label(latents, shown)
     eyes, size = encoder or latents.encoder, latents.dim
     assert eyes is not None
     pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
-    fit(pilot, shown.clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
+    fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
     found, _ = decoder(latents, data)
     policy = Following(pilot=pilot, latents=latents, decoder=found)
     policy.seen = latents.seen | pilot.seen | frozenset(data.prints)
-    return policy if out is None else _kept(policy, out)
-
-
-def _kept(policy: Following, out: Path) -> Following:
-    policy.save(out)
+    if out is not None:
+        policy.save(out)
     return policy

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("ale_py", reason='needs pip install "tacit[atari]"')
 
-from tacit.envs.atari import GAMES, Atari  # noqa: E402
+from tacit.envs.atari import GAMES, Atari
 
 
 def episode(env, seed, *, noise=None):

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("metaworld", reason='needs pip install "tacit[metaworld]"')
 
-from tacit.envs.metaworld import TASKS, MetaWorld, coarse  # noqa: E402
+from tacit.envs.metaworld import TASKS, MetaWorld, coarse
 
 FEW = ("reach", "pick-place", "drawer-open", "peg-insert-side")  # one of each kind; building one takes a second
 
@@ -87,7 +87,7 @@ def test_the_picture_is_upright_and_the_goal_shows_where_it_is():
     red = frame @ [2, -1, -1] > 100
     assert red[:16].sum() > red[16:].sum()  # the arm comes from above
     before = env.frame()
-    env._model.site("goal").pos = env._model.site("goal").pos + [0, 0.1, 0]
+    env._model.site("goal").pos[1] += 0.1
     env._mujoco.mj_forward(env._model, env._data)
     assert (before != env.frame()).any()
     env.close()

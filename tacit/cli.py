@@ -1,0 +1,158 @@
+"""The command line: finds the function that was asked for, has its options read off its signature, tells the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+
+from tacit import __version__, commands
+from tacit.info import Told, Unknown, cards, info, listed, recipes
+
+HELP = """\
+usage: tacit COMMAND [OPTIONS]
+
+Learns to act from recordings that carry no action labels.
+
+[bold]The whole path at once[/]
+  demo       record, learn, act and compare in a real environment, in minutes
+
+[bold]Step by step[/]
+  collect    record episodes of an environment into a dataset folder
+  train      train latent actions, or a policy, by a recipe
+  label      write down the latent actions that a model finds in a dataset
+  evaluate   let a policy act, or judge latent actions on held-out episodes
+
+[bold]What is here[/]
+  info       versions, device, threads and extras, to paste into a report
+  recipes    the recipes and their knobs
+
+[bold]From video to a policy, with 64 labels[/] (pip install "tacit\\[control]")
+  tacit collect control/point_mass out/video --frames 20000 --size 32 \
+    --demonstrator expert play --noise 0.4 --options repeat=10 horizon=36
+  tacit train tacit --data out/video --out out/latents --labels 0
+  tacit train follow out/latents --data out/video --out out/policy --labels 64
+  tacit evaluate out/policy --env out/video
+
+[bold]With every command[/]
+  --help       what it does and what it takes, with examples
+  --json       the result as JSON on the standard output, and nothing else there
+  --traceback  where an error came from
+
+Exit codes: 0 done, 1 failed, 2 asked for what there is not, 130 interrupted
+(the same command goes on from there).
+"""
+FLAGS = ("--json", "--traceback")
+FORESEEN = (ValueError, OSError, ImportError, ArithmeticError)  # errors that say what to do
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and answer with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        sys.argv[0] = "tacit"  # what runs and reports remember as the command, whichever way it was started
+    words, plain = [word for word in given if word not in FLAGS], "--json" in given
+    try:
+        with redirect_stdout(sys.stderr) if plain else nullcontext():  # a machine reads the result and nothing else
+            told = _done(words)
+        if os.environ.get("RANK", "0") == "0":  # one process of a torchrun speaks for all
+            _show(told, plain=plain)
+        return 0
+    except SystemExit as over:  # tyro's: 0 after --help, 2 where it could not understand
+        return over.code if isinstance(over.code, int) else int(over.code is not None)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `tacit recipes | head`: nobody listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        if "--traceback" in given:
+            traceback.print_exc()
+        name = words[0] if words and words[0] in COMMANDS else ""
+        print(f"tacit {name}".strip() + f": {_plainly(error)}", file=sys.stderr)
+        return 2 if isinstance(error, Unknown) else 1
+
+
+def _done(words: list[str]) -> Told:
+    """Find the command, have tyro read its options off its signature, and do it."""
+    first = words[0] if words else ""
+    if first in ("", "-h", "--help", "help"):
+        raise _taught(HELP, asked=bool(first))
+    if first == "--version":
+        return Told({"tacit": __version__}, f"tacit {__version__}")
+    if first not in COMMANDS:
+        raise Unknown.of("command", first, known=COMMANDS)
+    return COMMANDS[first](words[1:]) if first in ("train", "demo") else read(COMMANDS[first], words[1:], name=first)
+
+
+def _train(words: list[str]) -> Told:
+    """Every recipe is a command of its own, with its function's arguments as options."""
+    first = words[0] if words else ""
+    if first in ("", "-h", "--help"):
+        usage = "usage: tacit train RECIPE --data D --out O [OPTIONS]"
+        more = "tacit train RECIPE --help tells its card and its knobs."
+        raise _taught(Group(usage, listed(cards()), more), asked=bool(first))
+    form, told, run = commands.trainer(first)
+    return run(read(form, words[1:], name=f"train {first}", description=told))
+
+
+def _demo(words: list[str]) -> Told:
+    """The demo takes what its function takes, and shows its table itself."""
+    from tacit.demo import demo
+
+    page = read(demo, words, name="demo")
+    told = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    return Told({key: value for key, value in told.items() if key != "figures"}, "")
+
+
+def read(asked: Callable[..., Any], words: Sequence[str], *, name: str, description: str | None = None) -> Any:
+    """What ``asked`` returns when it is called with the options among ``words``."""
+    import tyro
+
+    plain = (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(asked, args=words, prog=f"tacit {name}", description=description, config=plain)
+
+
+COMMANDS: dict[str, Callable[..., Told]] = {
+    "demo": _demo,
+    "collect": commands.collect,
+    "train": _train,
+    "label": commands.label,
+    "evaluate": commands.evaluate,
+    "info": info,
+    "recipes": recipes,
+}
+
+
+def _taught(text: Any, *, asked: bool) -> SystemExit:
+    """Show a page of help: to whoever asked for it, or as the answer to a command that is not whole."""
+    Console(highlight=False, stderr=not asked).print(text, end="" if isinstance(text, str) else "\n")
+    return SystemExit(0 if asked else 2)
+
+
+def _plainly(error: Exception) -> str:
+    """An error in one line; one that nobody foresaw also says where it arose."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FORESEEN):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}: {last.line}"
+    return f"{type(error).__name__} at {where} {text} (--traceback shows the way there)"
+
+
+def _show(told: Told, *, plain: bool) -> None:
+    if plain:
+        print(json.dumps(told.facts, indent=1, allow_nan=False, default=str))
+    elif told.words:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=160)  # a pipe has no width to keep to
+        console.print(told.words, soft_wrap=isinstance(told.words, str))

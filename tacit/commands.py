@@ -1,0 +1,375 @@
+"""What the commands do: each asks a function elsewhere, and tells what came of it in values and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from tacit import info as here
+from tacit.info import Told
+
+if TYPE_CHECKING:  # what needs torch is imported by the command that needs it: `tacit --help` is there at once
+    from tacit.data.episodes import Episodes
+    from tacit.evaluate import Report
+    from tacit.latents import LatentActions
+
+ENDS = ("random", "expert", "play")  # who acts without having been trained
+
+Environment = Annotated[str, arg(metavar="ENV")]
+Model = Annotated[str, arg(metavar="MODEL")]
+Out = Annotated[Path, arg(metavar="OUT")]
+Count = Annotated[int | None, arg(metavar="INT")]
+Folder = Annotated[Path | None, arg(metavar="PATH")]
+Name = Annotated[str | None, arg(metavar="ENV")]
+
+
+def _time(seconds: float) -> str:
+    from tacit.evaluate.report import duration
+
+    return duration(seconds)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _counted(data: Episodes) -> dict[str, Any]:
+    return {"episodes": len(data), "frames": int(data.lengths.sum()), "labels": data.labelled}
+
+
+def _counts(data: Episodes) -> str:
+    return "{episodes:,} episodes, {frames:,} frames, {labels:,} labels".format(**_counted(data))
+
+
+def _options(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE words as values: numbers and truths as JSON has them, all else as text."""
+    found: dict[str, Any] = {}
+    for word in given:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise here.Unknown(f"--options was given {word!r}; wanted KEY=VALUE, such as repeat=12.")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def collect(
+    env: Environment,
+    out: Out,
+    /,
+    *,
+    episodes: Count = None,
+    frames: Count = None,
+    demonstrator: tuple[str, ...] = ("expert",),
+    noise: float = 0.0,
+    labels: int | Literal["all", "none"] = "all",
+    size: int = 64,
+    seed: int = 0,
+    workers: int = 2,
+    options: tuple[str, ...] = (),
+    dry_run: bool = False,
+) -> Told:
+    """Record episodes of an environment into a dataset folder (LeRobotDataset v3.0).
+
+    Stopped or killed, the same command goes on where it was.
+
+      tacit collect dots/plain out/dots --episodes 400 --size 16
+      tacit collect control/point_mass out/point --frames 20000 --demonstrator expert play --labels none
+      tacit collect babyai/GoToRedBall out/ball --options distract=sprites strength=2
+
+    Args:
+        env: one of tacit's environments (family/task), or the id of a Gymnasium environment
+        out: the folder to record into
+        episodes: how many episodes; 100 if neither this nor --frames is given
+        frames: or how many frames, in whole episodes
+        demonstrator: who acts, in turns: expert, play, or the folder of a saved policy
+        noise: of the expert: its share of random actions, or their deviation
+        labels: whose actions are kept: all, none, or those of the first so many episodes
+        size: side of the recorded pictures, in pixels
+        seed: decides every episode, whatever the number of workers
+        workers: processes that record
+        options: KEY=VALUE for the environment; distract and strength lay over it what moves by itself
+        dry_run: play a few episodes, tell what all of it would take, write nothing
+    """
+    from tacit.data.collect import collect
+
+    who = [w if w in ("expert", "play") else here.folder(w, also="expert or play") for w in demonstrator]
+    asked: dict[str, Any] = {"demonstrator": who, "noise": noise, "labels": labels, "seed": seed, "size": size}
+    asked |= {"env": here.environment(env), "options": _options(options)}
+    if episodes is frames is None:
+        episodes = 100
+    if dry_run:
+        return _tried(asked, episodes=episodes, frames=frames, workers=workers)
+    began = time.perf_counter()
+    data = collect(out=out, episodes=episodes, frames=frames, workers=workers, **asked)
+    seconds, won = time.perf_counter() - began, [s for s in data.successes if s is not None]
+    share = sum(won) / len(won) if won else None
+    done = "" if share is None else f", {100 * share:.0f} % with success"
+    told = f"{out}: {_counts(data)}{done}, in {_time(seconds)}."
+    facts = {"env": env, "out": out, "dry_run": False, **_counted(data), "success": share, "seconds": seconds}
+    return Told(facts, f"{told}\nNext: tacit train tacit --data {out} --out out/latents")
+
+
+def _tried(asked: dict[str, Any], *, episodes: int | None, frames: int | None, workers: int) -> Told:
+    """What recording would take, from a few episodes that are thrown away."""
+    from tacit.data.collect import collect
+
+    taken, lengths = [], []
+    for count in (1, 1, 4):  # the first warms up, the second says what opening costs
+        began = time.perf_counter()
+        lengths.append(int(collect(episodes=count, workers=1, **asked).lengths.sum()))
+        taken.append(time.perf_counter() - began)
+    rate = workers * (lengths[2] - lengths[1]) / max(taken[2] - taken[1], 1e-3)
+    wanted = frames or lengths[2] * (episodes or 0) // 4
+    seconds, disk = wanted / rate, wanted * asked["size"] ** 2 * 3
+    facts = {"env": asked["env"], "dry_run": True, "frames": wanted, "seconds": seconds, "disk_bytes": disk}
+    told = f"about {wanted:,} frames in {_time(seconds)}, {rate:,.0f} a second; at most {_size(disk)}"
+    return Told(facts, f"{asked['env']}: {told}. Nothing was written.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Which data, how much of it may be seen, and where the result goes."""
+
+    data: Annotated[Path, arg(help="a dataset folder: of `tacit collect`, or any LeRobotDataset v3.0")]
+    out: Annotated[Path, arg(metavar="OUT", help="the folder of the result; one half done is gone on with")]
+    size: Annotated[Count, arg(help="side of the pictures; they are decoded once, and kept beside the data")] = None
+    labels: Annotated[Count, arg(help="hide all but so many action labels, drawn by --plan.seed in stretches")] = None
+    held: Annotated[float, arg(help="keep this share of the episodes back, for `tacit evaluate --held`")] = 0.0
+    dry_run: Annotated[bool, arg(help="take three steps, tell sizes, memory, disk and time; write nothing")] = False
+
+
+def trainer(name: str) -> tuple[type[Any], str, Callable[[Any], Told]]:
+    """What a recipe asks for, what its help says, and what to do with the answers."""
+    recipe = here.recipe(name)
+    card, kinds = here.cards()[name], here.parts(recipe)
+    form = _form(recipe, card)
+    inputs = "".join(f" {knob.upper()}" for knob, default in card.knobs.items() if not default)
+
+    def run(asked: Any) -> Told:
+        mine = [f.name for f in dataclasses.fields(form) if f.name not in (*Run.__dataclass_fields__, "plan")]
+        knobs = {knob: getattr(asked, knob) for knob in mine}
+        for knob in kinds:
+            if knobs[knob] is not None:
+                knobs[knob] = here.model(knobs[knob], kind=kinds[knob], inside=knob)
+        return _trained(name, partial(recipe, **knobs), asked)
+
+    example = f"  tacit train {name}{inputs} --data out/dots --out out/{name} --dry-run"
+    return form, f"{card.page}\n\n{example}", run
+
+
+def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
+    """What `tacit train` asks for: ``Run``, and the recipe's own knobs, with folders in place of parts."""
+    from tacit.train import Plan
+
+    hints, kinds = get_type_hints(recipe), here.parts(recipe)
+    fields: list[Any] = []
+    for knob, parameter in inspect.signature(recipe).parameters.items():
+        if knob in ("data", "out") or (knob != "plan" and Plan in get_args(hints[knob])):
+            continue  # a second plan is for Python
+        wanted, told = parameter.default is parameter.empty, card.words[knob] or None
+        kind: Any = hints[knob] if knob not in kinds else Positional[Path] if wanted else Folder
+        if knob != "plan":  # which has options of its own, and words for each
+            kind = Annotated[kind, arg(help=told, metavar=knob.upper()) if wanted else arg(help=told)]
+        fields.append((knob, kind) if wanted else (knob, kind, dataclasses.field(default=parameter.default)))
+    return dataclasses.make_dataclass(recipe.__name__, fields, bases=(Run,), frozen=True, kw_only=True)
+
+
+def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
+    """Train on the data that was asked for, or rehearse it."""
+    from tacit.data import cache
+    from tacit.data import open as opened
+
+    whole = opened(asked.data)
+    frame = (asked.size, asked.size) if asked.size else whole.spec.frame
+    if frame is None:
+        raise ValueError(f"{asked.data} holds no pictures; the recipes learn from pictures.")
+    whole = whole if asked.dry_run else cache(whole, size=frame)
+    data = whole.split(asked.held)[0] if asked.held else whole
+    data = data if asked.labels is None else data.keep_labels(asked.labels, seed=asked.plan.seed)
+    facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **_counted(data)}
+    if asked.dry_run:
+        from tacit.rehearsal import few, rehearse
+
+        found = rehearse(partial(recipe, out=None), few(data, frame=frame), plan=asked.plan)
+        found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
+        return Told(facts | found, _rehearsed(name, found, _counts(data)))
+    began = time.perf_counter()
+    model = recipe(data=data, out=asked.out, plan=asked.plan)
+    seconds, count = time.perf_counter() - began, sum(p.numel() for p in model.parameters())
+    losses, kind = _losses(asked.out), type(model).__name__
+    facts |= {"model": kind, "parameters": count, "losses": losses, "seconds": seconds}
+    told = f"{asked.out}: a {kind} of {count:,} parameters from {_counts(data)}, in {_time(seconds)}"
+    told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
+    follow = f"train follow {asked.out} --data {asked.data} --out out/policy"
+    then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
+    return Told(facts, f"{told}.\nNext: tacit {then}")
+
+
+def _losses(out: Path) -> dict[str, float]:
+    """The last loss of every stage of a run."""
+    logs = {path.parent.name: path.read_text().splitlines() for path in sorted(out.rglob("log.jsonl"))}
+    return {stage: json.loads(lines[-1])["loss"] for stage, lines in logs.items() if lines}
+
+
+def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:
+    heads = ("model", "parameters", "a batch", "a step", f"{found['steps']:,} steps")
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+    for stage in found["stages"]:
+        batch = ", ".join(f"{k} {' x '.join(map(str, shape))}" for k, shape in stage["clip"].items())
+        step, all_ = _time(stage["seconds_per_step"]), _time(stage["seconds"])
+        table.add_row(stage["model"], f"{stage['parameters']:,}", batch, step, all_)
+    memory, disk = _size(found["memory_bytes"]), _size(found["disk_bytes"])
+    cost = f"{_time(found['seconds'])}, {memory} of memory, {disk} of disk"
+    table.caption = f"{name} on {counts}: {cost}. Nothing was written."
+    return table
+
+
+def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> Told:
+    """Infer the latent action of every transition of a dataset, and write them as a dataset that carries them.
+
+    The columns are latent_action, and latent_code where the model's latents are discrete.
+
+      tacit label out/latents --data out/dots --out out/labelled
+
+    Args:
+        model: the folder of a latent action model, as `tacit train` left it
+        data: the dataset folder
+        out: the folder to write
+        dry_run: infer one episode, tell what all of them would take, write nothing
+    """
+    from tacit.data import cache
+    from tacit.data import open as opened
+    from tacit.latents import LatentActions, infer
+    from tacit.latents import label as labelled
+    from tacit.rehearsal import few
+
+    latents = here.model(model, kind=LatentActions, inside="latents")
+    side, episodes = here.side(latents), opened(data)
+    facts: dict[str, Any] = {"model": model, "out": out, "dry_run": dry_run, "dim": latents.dim, **_counted(episodes)}
+    if dry_run:
+        some = few(episodes, frame=(side, side) if side else None, frames=1)
+        began = time.perf_counter()
+        _, codes = infer(latents, some, 0)
+        seconds = (time.perf_counter() - began) / int(some.lengths[0]) * int(episodes.lengths.sum())
+        told = f"{latents.dim} numbers" + ("" if codes is None else f" and {codes.shape[1]} codes")
+        told = f"{_counts(episodes)}: {told} a transition, in about {_time(seconds)}. Nothing was written."
+        return Told(facts | {"seconds": seconds}, told)
+    began = time.perf_counter()
+    written = labelled(latents, cache(episodes, size=side), out=out)
+    seconds = time.perf_counter() - began
+    told = f"{out}: {_counts(written)}, a latent of {latents.dim} numbers a transition, in {_time(seconds)}."
+    return Told(facts | {"seconds": seconds}, told)
+
+
+def evaluate(
+    model: Model,
+    /,
+    *,
+    env: Name = None,
+    data: Folder = None,
+    out: Folder = None,
+    episodes: int = 100,
+    seed: int = 0,
+    size: Count = None,
+    options: tuple[str, ...] = (),
+    workers: int = 1,
+    held: float = 0.0,
+    most: int = 4096,
+    dry_run: bool = False,
+) -> Told:
+    """Let a policy act in an environment (--env), or judge latent actions on held-out episodes (--data).
+
+    Every number comes with its 95 % interval. Episodes that the model was trained on are refused.
+
+      tacit evaluate out/policy --env control/point_mass --episodes 200
+      tacit evaluate random --env out/video
+      tacit evaluate out/latents --data out/dots --held 0.1 --out out/judged
+
+    Args:
+        model: the folder of a saved policy or latent action model; or random, expert or play
+        env: where the policy acts: a name, or a folder that `tacit collect` recorded, for an environment like its own
+        data: the dataset on which latent actions are judged
+        out: a folder for report.json and report.html, with pictures
+        episodes: how many episodes the policy plays
+        seed: decides the episodes, or the transitions that are judged
+        size: side of the pictures; the one that the model was built for, where it says
+        options: KEY=VALUE for the environment
+        workers: processes that play
+        held: judge on this share of the dataset: what `tacit train --held` kept back
+        most: transitions that are judged
+        dry_run: one episode, or few transitions, to see that it works; writes nothing
+    """
+    place = None if model in ENDS else here.folder(model, also=", ".join(ENDS))
+    from tacit.latents import LatentActions
+    from tacit.policies import Policy
+
+    found = place and here.model(place, kind=(Policy, LatentActions))
+    began = time.perf_counter()
+    if isinstance(found, LatentActions):
+        if data is None or env is not None:
+            raise here.Unknown(f"{model} holds latent actions, which do not act: give --data D to judge them on.")
+        report = _judged(found, data, held=held, most=most, seed=seed, dry_run=dry_run)
+    else:
+        if env is None or data is not None:
+            raise here.Unknown(f"{model} is a policy: give --env E for it to act in, and no --data.")
+        name, recorded = here.recorded(env)
+        asked = {"size": size or (here.side(found) if found else 64), "options": recorded | _options(options)}
+        many = {"episodes": 1 if dry_run else episodes, "seed": seed, "workers": workers}
+        report = _acted(found or model, here.environment(name), asked=asked, **many)
+    report.title, report.seconds = f"{model} on {env or data}", time.perf_counter() - began
+    if out is not None and not dry_run:
+        report.save(out)
+    return Told({k: v for k, v in report.plain().items() if k != "figures"}, report)
+
+
+def _judged(latents: LatentActions, data: Path, *, held: float, most: int, seed: int, dry_run: bool) -> Report:
+    """Latent actions on episodes that they were not trained on."""
+    from tacit.data import cache
+    from tacit.data import open as opened
+    from tacit.evaluate.holdout import prints
+    from tacit.evaluate.latents import report
+    from tacit.rehearsal import few
+
+    side, whole = here.side(latents), opened(data)
+    whole = whole if dry_run else cache(whole, size=side)
+    episodes = whole.split(held)[1] if held else whole
+    shared = episodes.overlap(prints(latents))
+    if shared:
+        raise ValueError(
+            f"{shared} of these {len(episodes)} episodes were used in training, so a number measured on them says "
+            "nothing of new ones. Train with --held 0.1 and evaluate with --held 0.1, or give other episodes."
+        )
+    episodes = few(episodes, frame=(side, side) if side else None) if dry_run else episodes
+    return report(latents, episodes, most=64 if dry_run else most, seed=seed)
+
+
+def _acted(who: Any, env: str, *, asked: dict[str, Any], episodes: int, seed: int, workers: int) -> Report:
+    """A policy, or one end of the scale, in an environment."""
+    from tacit.data.collect import opened
+    from tacit.evaluate import Report
+    from tacit.evaluate.page import films
+    from tacit.evaluate.rollout import Chance, rollout, summary
+
+    begin = partial(opened, env, **asked)
+    world = begin()
+    actor: Any = {"random": Chance(), "expert": world.expert(), "play": world.play()}[who] if who in ENDS else who
+    found = rollout(actor, begin, episodes=episodes, seed=seed, record=3, workers=workers)
+    report = Report("", rows=[{"env": env, "seed": seed, **found.row()}], seeds=(seed,))
+    films_ = {f"episode {number}": film for number, film in enumerate(found.films)}
+    report.figures = {"acting": films(films_, fps=world.fps)}
+    world.close()
+    return report.add(*summary(found, world))

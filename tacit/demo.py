@@ -1,0 +1,279 @@
+"""The main job on an embedded default: video, a handful of labels, a policy that acts, and what each method made of them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from tacit import data as recordings
+from tacit.data.collect import collect
+from tacit.data.episodes import Episodes
+from tacit.envs import Simulator, simulator
+from tacit.evaluate import showing
+from tacit.evaluate.report import Report
+from tacit.evaluate.rollout import Chance, Rollouts, rollout
+from tacit.latents.model import LatentActions, label
+from tacit.part import write
+from tacit.parts.keypoints import Keypoints
+from tacit.parts.quantize import VQ
+from tacit.policies.policy import Policy
+from tacit.recipes.bc import bc
+from tacit.recipes.follow import follow
+from tacit.recipes.idm import idm
+from tacit.recipes.lapo import lapo
+from tacit.recipes.tacit import tacit
+from tacit.train import Plan
+
+BUDGETS = (16, 64, 256, 1024)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the demo plays and how long it learns: all that decides its numbers beside the seed."""
+
+    env: str = "control/point_mass"
+    size: int = 32
+    options: dict[str, Any] = field(default_factory=dict)
+    distract: str = ""
+    strength: float = 0.0
+    noise: float = 0.4  # of the demonstrator, so that its video shows more than one way
+    frames: int = 10_000  # of the expert, and as many of play
+    points: int = 16
+    steps: int = 1000  # of learning latent actions, and of every supervised inverse model
+    cloning: int = 400  # of every policy
+    episodes: int = 50
+    pretrained: bool = False  # also: an inverse model that starts from our encoder
+
+    @property
+    def title(self) -> str:
+        return self.env + (f" with {self.distract} at strength {self.strength:g}" if self.distract else "")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the simulator is told beside its name and the size of its pictures."""
+        return self.options | ({"distract": self.distract, "strength": self.strength} if self.distract else {})
+
+    def open(self) -> Simulator:
+        return simulator(self.env, size=self.size, **self.told)
+
+    def plan(self, steps: int, seed: int) -> Plan:
+        return Plan(steps=steps, rate=2e-3, precision="bfloat16", seed=seed, device="cpu")
+
+
+OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
+    "control/point_mass": (32, {"repeat": 10, "horizon": 36}, 0.4),
+    "atari/pong": (64, {}, 0.1),
+    "metaworld/button-press-topdown": (64, {}, 0.3),
+    "dots/plain": (16, {}, 0.4),
+}
+
+
+def demo(
+    out: Path = Path("out/demo"),
+    *,
+    env: str = "control/point_mass",
+    seeds: int = 1,
+    distract: str = "",
+    strength: float = 0.5,
+    steps: int = 1000,
+    frames: int = 20_000,
+    episodes: int = 50,
+    pretrained: bool = False,
+    workers: int = 2,
+    fresh: bool = False,
+    results: Path | None = None,
+) -> Path:
+    """Record video, keep a few labels, train four methods on the same data, let each act, and show what came of it.
+
+    Args:
+        out: the folder for everything, the page report.html last.
+        env: where to act: control/point_mass, atari/pong or dots/plain, or any other that `tacit collect` knows.
+        seeds: how many times to do all of it, each on data of its own.
+        distract: lay moving "sprites" or a moving "background" over the picture.
+        strength: how much of them, 0 to 3.
+        steps: of learning latent actions, and of every supervised inverse model.
+        frames: of video, half of an expert and half of play.
+        episodes: each policy acts in.
+        pretrained: also try an inverse model that starts from our encoder.
+        workers: processes, of one thread each.
+        fresh: forget finished stages.
+        results: also write the claim, its numbers and its figure to this JSON file.
+    """
+    size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
+    stage = Stage(
+        env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
+        steps=steps, cloning=max(1, steps * 2 // 5), frames=frames // 2, episodes=episodes, pretrained=pretrained,
+    )  # fmt: skip
+    began, console = time.perf_counter(), Console(stderr=True)
+    _settled(out, stage, fresh=fresh)
+    for seed in range(seeds):
+        folder = out / f"seed-{seed}"
+        _recorded(stage, folder, seed, workers, console)
+        _worked(stage, folder, seed, workers, console)
+    report = _report(stage, out, seeds, seconds=time.perf_counter() - began)
+    report.save(out)
+    Console().print(report)
+    console.print(f"The page: {out / 'report.html'}")
+    if results is not None:
+        claim = showing.claimed(report, where=stage.title, budgets=BUDGETS, seeds=seeds)
+        claim.save(results, draw=lambda axes: showing.labels_curve(axes, report.summary, BUDGETS))
+    return out / "report.html"
+
+
+def _report(stage: Stage, out: Path, seeds: int, *, seconds: float) -> Report:
+    rows, stages = showing.gathered(out, seeds)
+    report = Report(f"tacit demo: {stage.title}", rows=rows, budgets=BUDGETS, stages=stages, seconds=seconds, seeds=tuple(range(seeds)))
+    report.headline = showing.headline(report.summary, BUDGETS)
+    first = out / "seed-0"
+    video = collect(stage.env, episodes=4, demonstrator="play", seed=10**6, workers=1, size=stage.size, options=stage.told, progress=False)
+    model = LatentActions.load(first / "tacit")
+    names = {"tacit, 16 labels": "tacit-16", "idm, 16 labels": "idm-16", "bc, 16 labels": "bc-16", "random": "random-0"}
+    report.figures["films"] = showing.filmed(first / "rows", names, video.spec.fps)
+    report.figures["foreseen"] = showing.foreseen(model, video)
+    report.figures["moved"] = showing.moved(model, video)
+    report.figures["losses"] = showing.curves(first)
+    report.fingerprint = {f"seed 0, {who}": recordings.open(first / who, size=stage.size).fingerprint for who in ("expert", "play")}
+    return report
+
+
+def _settled(out: Path, stage: Stage, *, fresh: bool) -> None:
+    """An empty or a matching folder; finished stages of other settings are never mistaken for these."""
+    if fresh and out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    note, now = out / "stage.json", json.loads(json.dumps(asdict(stage)))
+    if note.exists() and (before := json.loads(note.read_text())) != now:
+        differing = ", ".join(k for k in now if before.get(k) != now[k])
+        raise ValueError(f"{out} holds a demo with another {differing}. Give another folder, or --fresh to start over.")
+    write(note, lambda path: Path(path).write_text(json.dumps(now, indent=2)))
+
+
+def _recorded(stage: Stage, folder: Path, seed: int, workers: int, console: Console) -> None:
+    """The video of one seed: an expert's and play, recorded to a dataset and decoded once."""
+    for number, who in enumerate(("expert", "play")):
+        began, place = time.perf_counter(), folder / who
+        if (place / "meta" / "info.json").exists():
+            console.print(f"seed {seed}: video of {who} is there already")
+        found = collect(
+            stage.env, place, frames=stage.frames, demonstrator=who, noise=stage.noise, seed=10 * seed + number,
+            workers=workers, size=stage.size, options=stage.told,
+        )  # fmt: skip
+        recordings.cache(found, workers=workers)
+        console.print(f"seed {seed}: {int(found.lengths.sum())} frames of {who}, {time.perf_counter() - began:.0f} s")
+
+
+def _worked(stage: Stage, folder: Path, seed: int, workers: int, console: Console) -> None:
+    """All methods on one seed's video, several at a time, the longest first; what is finished is not done again."""
+    jobs = list(_jobs(stage))
+    left = [job for job in jobs if not (folder / "rows" / f"{job[0]}-{job[1]}.json").exists()]
+    if len(left) < len(jobs):
+        console.print(f"seed {seed}: {len(jobs) - len(left)} of {len(jobs)} stages are finished and reused")
+    if not left:
+        return
+    context = multiprocessing.get_context("spawn")
+    began = time.perf_counter()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_alone) as pool:
+        waiting = [pool.submit(_job, stage, folder, seed, *job) for job in left]
+        try:
+            for count, future in enumerate(as_completed(waiting), 1):
+                name, seconds = future.result()
+                spent = time.perf_counter() - began
+                console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {spent / count * (len(left) - count):.0f} s left")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _jobs(stage: Stage) -> Iterator[tuple[str, int]]:
+    """(method, labels), the longest first; 0 labels stands for all budgets in turn, where they share one model."""
+    yield "tacit", 0
+    yield "lapo", 0
+    yield from (("idm", n) for n in BUDGETS)
+    yield "bc", -1  # all labels
+    yield from (("bc", n) for n in BUDGETS)
+    yield "random", 0
+    if stage.pretrained:
+        yield from (("idm from ours", n) for n in BUDGETS)
+
+
+def _alone() -> None:
+    """One thread a process: small networks gain nothing from two, and two processes do."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(True)
+
+
+def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tuple[str, float]:
+    """Train one method, let it act, and leave its rows behind."""
+    began = time.perf_counter()
+    sys.argv = ["tacit", "demo"]
+    rows, films = [], {}
+    simulators = [stage.open() for _ in range(10)]
+    for budget, actor in _actors(stage, folder, seed, method, labels):
+        seen: Rollouts = rollout(actor, simulators, episodes=stage.episodes, seed=1000 + seed, record=2)
+        row = {"method": "all labels" if labels < 0 else method, "labels": budget, "seed": seed, **seen.row()}
+        rows.append(row | {"normalised": _normalised(simulators[0], row["return"])})
+        films[f"{method}-{budget}"] = np.concatenate(seen.films)
+    for one in simulators:
+        one.close()
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    for name, film in films.items():
+        write(folder / "rows" / f"{name}.npy", lambda path, film=film: np.save(open(path, "wb"), film))  # noqa: SIM115
+    seconds = time.perf_counter() - began
+    told = json.dumps({"rows": rows, "seconds": seconds}, indent=1)
+    write(folder / "rows" / f"{method}-{labels}.json", lambda path: Path(path).write_text(told))
+    return f"{method} {labels or ''}".replace("-1", "on all labels").strip(), seconds
+
+
+def _normalised(stage: Simulator, value: float) -> float:
+    return (value - stage.floor) / (stage.ceiling - stage.floor)
+
+
+def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> Iterator[tuple[int, Any]]:
+    """Each policy that a method makes, with the number of labels it cost."""
+    if method == "random":
+        yield 0, Chance(seed)
+        return
+    expert, play = (recordings.open(folder / who, size=stage.size) for who in ("expert", "play"))
+    whole, plan, short = expert + play.unlabelled(), stage.plan(stage.steps, seed), stage.plan(stage.cloning, seed)
+    if method == "bc":
+        few = expert if labels < 0 else expert.keep_labels(labels, seed=seed)
+        yield few.labelled, bc(few, folder / f"bc-{labels}", points=stage.points, plan=short)
+        return
+    if method.startswith("idm"):
+        few = whole.keep_labels(labels, seed=seed, source="expert")
+        eyes = Policy.load(folder / "tacit-16").latents.encoder.requires_grad_() if method != "idm" else None  # type: ignore[attr-defined]
+        yield labels, idm(few, folder / f"{method}-{labels}", points=stage.points, encoder=eyes, source="expert", plan=plan, cloning=short)
+        return
+    model = _model(stage, folder, method, whole.unlabelled(), plan)
+    told = label(model, whole)
+    for budget in BUDGETS:
+        few = told.keep_labels(budget, seed=seed, source="expert")
+        eyes = None if model.encoder is not None else Keypoints(frame=(stage.size, stage.size), points=stage.points)
+        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=short)
+
+
+def _model(stage: Stage, folder: Path, method: str, video: Episodes, plan: Plan) -> LatentActions:
+    if method == "tacit":
+        return tacit(video, folder / "tacit", points=stage.points, plan=plan)
+    small = VQ(codes=16, groups=2, tokens=2, dim=8)
+    return lapo(video, folder / "lapo", width=1, base=8, bottleneck=small, plan=plan)
+
+
+def _follow(model: LatentActions, few: Episodes, folder: Path, method: str, budget: int, *, encoder: Any, plan: Plan) -> Policy:
+    policy = follow(model, few, folder / f"{method}-pilot", encoder=encoder, source="expert", plan=plan)
+    policy.save(folder / f"{method}-{budget}")
+    return policy

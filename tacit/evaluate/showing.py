@@ -1,0 +1,158 @@
+"""The demo's page and its claim: what the rows say in one sentence, and the pictures that let a person see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tacit.clip import Clip
+from tacit.data.episodes import Episodes
+from tacit.evaluate import page
+from tacit.evaluate.claim import Claim
+from tacit.evaluate.report import Report, log
+from tacit.latents.model import LatentActions
+
+ORDER = ("tacit", "lapo", "idm from ours", "idm", "bc", "all labels", "random")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def gathered(out: Path, seeds: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """All rows of all seeds in a fixed order, and the seconds that each kind of stage took over them."""
+    rows: list[dict[str, Any]] = []
+    stages: dict[str, float] = {}
+    for seed in range(seeds):
+        for path in sorted((out / f"seed-{seed}" / "rows").glob("*.json")):
+            told = json.loads(path.read_text())
+            rows += told["rows"]
+            name = path.stem.rsplit("-", 1)[0].rstrip("-")
+            stages[name] = round(stages.get(name, 0.0) + told["seconds"], 1)
+    order = {name: i for i, name in enumerate(ORDER)}
+    return sorted(rows, key=lambda r: (order.get(r["method"], len(order)), r["labels"], r["seed"])), stages
+
+
+def headline(summary: Rows, budgets: Sequence[int]) -> str:
+    """One sentence: ours and the others at the smallest budget."""
+    at = {e["method"]: e["mean"] for e in summary if e["labels"] == budgets[0]}
+    others = ", ".join(f"{name} {value:.0%}" for name, value in at.items() if name != "tacit")
+    ends = ", ".join(
+        f"{e['method']} {e['mean']:.0%}" for e in summary if e["method"] in ("all labels", "random")
+    )
+    return f"With {budgets[0]} labelled moves the policy of tacit succeeds in {at['tacit']:.0%} of episodes; {others}. The ends of the scale: {ends}."
+
+
+def filmed(folder: Path, names: Mapping[str, str], fps: float) -> page.Figure:
+    """The first two episodes of each policy, not chosen."""
+    films = {
+        title: np.load(folder / f"{name}.npy") for title, name in names.items() if (folder / f"{name}.npy").exists()
+    }
+    return page.films(
+        films, title="Acting", fps=fps, caption="The first two episodes of each policy, not chosen. Each clip loops."
+    )
+
+
+@torch.inference_mode()
+def foreseen(model: LatentActions, video: Episodes, *, count: int = 6) -> page.Figure:
+    """Frames that the model was shown in pairs: before, after, what it made of before and its latent."""
+    clip = _some(video, count)
+    guess = model.predict(clip, model.infer(clip))[:, 0]
+    before, after = (_picture(clip.frames[:, i]) for i in (0, 1))  # type: ignore[index]
+    return page.predictions(before, after, predicted=_picture(guess + 0.5))
+
+
+@torch.inference_mode()
+def moved(model: LatentActions, video: Episodes, *, count: int = 6) -> page.Figure:
+    """What each of the strongest latent numbers does to one frame."""
+    clip = _some(video, 64)
+    latents = model.infer(clip)[:, 0]
+    strongest = latents.std(0).argsort(descending=True)[:count]
+    one = Clip(frames=clip.frames[:1])  # type: ignore[index]
+    outcomes, names = [], []
+    for index in strongest.tolist():
+        z = torch.zeros(1, 1, model.dim)
+        z[..., index] = 3 * latents[:, index].std()
+        outcomes.append(_picture(model.predict(one, z)[0] + 0.5)[0])
+        names.append(f"z{index} up")
+    return page.effects(_picture(one.frames[0, :1])[0], np.stack(outcomes), names=names)  # type: ignore[index]
+
+
+def curves(folder: Path) -> page.Figure:
+    """How the losses of one seed's models fell."""
+    names = {
+        "tacit: latents": "tacit",
+        "tacit: policy": "tacit-pilot/pilot",
+        "lapo: latents": "lapo",
+        "bc, all labels": "bc--1",
+    }
+    names |= {"idm 64: inverse": "idm-64/inverse", "bc 64": "bc-64"}
+    return page.losses(
+        {
+            title: log(folder / name / "log.jsonl")
+            for title, name in names.items()
+            if (folder / name / "log.jsonl").exists()
+        }
+    )
+
+
+def labels_curve(axes: Any, summary: Rows, budgets: Sequence[int]) -> None:
+    """What each further label buys, on paper: the figure that goes with the claim."""
+    for method in dict.fromkeys(e["method"] for e in summary if e["labels"] in budgets):
+        own = [next(e for e in summary if (e["method"], e["labels"]) == (method, n)) for n in budgets]
+        known = [e for e in own if e["low"] is not None]
+        axes.fill_between(
+            [e["labels"] for e in known], [e["low"] for e in known], [e["high"] for e in known], alpha=0.15, linewidth=0
+        )
+        axes.plot(budgets, [e["mean"] for e in own], "o-", label=method, linewidth=2.4 if method == "tacit" else 1.5)
+    for e in summary:
+        if e["labels"] not in budgets:
+            axes.axhline(e["mean"], color="grey", linestyle="--", linewidth=1)
+            axes.annotate(e["method"], (budgets[0], e["mean"]), color="grey", fontsize=8, va="bottom")
+    axes.set_xscale("log")
+    axes.set_xticks(budgets, [str(n) for n in budgets])
+    axes.set_xlabel("labelled transitions")
+    axes.set_ylabel(summary[0]["metric"])
+    axes.legend(frameon=False, loc="center right")
+
+
+def claimed(report: Report, *, where: str, budgets: Sequence[int], seeds: int, metric: str = "success") -> Claim:
+    """The demo's claim against the bar it was given, decided from the report's summary alone."""
+    at = {(e["method"], e["labels"]): e for e in report.summary}
+    ours, bc, idm = ({n: at[method, n] for n in budgets} for method in ("tacit", "bc", "idm"))
+    small = budgets[:2]
+    checks = {
+        "three times bc at the two smallest budgets": all(ours[n]["mean"] >= 3 * bc[n]["mean"] for n in small),
+        "intervals of ours and bc apart there": all(ours[n]["low"] > bc[n]["high"] for n in small),
+        "not below idm at any budget": all(ours[n]["mean"] >= idm[n]["mean"] for n in budgets),
+        "above idm at the two smallest": all(ours[n]["mean"] > idm[n]["mean"] for n in small),
+    }
+    first = ours[budgets[0]]
+    return Claim(
+        claim=f"On {where}, {budgets[0]} labels and unlabelled video give tacit a {metric} of {first['mean']:.2f}; "
+        f"the same labels give bc {bc[budgets[0]]['mean']:.2f} and idm {idm[budgets[0]]['mean']:.2f}.",
+        command=report.command,
+        value={str(n): ours[n]["mean"] for n in budgets},
+        interval={str(n): [ours[n]["low"], ours[n]["high"]] for n in budgets},
+        n=sum(1 for row in report.rows if row["method"] == "tacit"),
+        seeds=tuple(range(seeds)),
+        bar="; ".join(checks),
+        passed=all(checks.values()),
+        rows=report.rows,
+        extra={"summary": report.summary, "checks": checks, "seconds": report.seconds},
+    )
+
+
+def _some(video: Episodes, count: int) -> Clip:
+    clips = video.clips(2)
+    return clips.batch(np.linspace(0, len(clips) - 1, count).astype(np.int64))
+
+
+def _picture(frames: torch.Tensor) -> np.ndarray:
+    """(N, C, H, W) to (N, H, W, C) bytes."""
+    frames = frames.permute(0, 2, 3, 1)
+    if frames.dtype != torch.uint8:
+        frames = frames.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return np.ascontiguousarray(frames.cpu().numpy())

@@ -1,0 +1,280 @@
+"""What is here: the machine and its versions, the recipes and their knobs, and things found by their names."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+if TYPE_CHECKING:  # torch takes two seconds to import, and `tacit recipes` needs none of it
+    import torch
+    from rich.console import RenderableType
+
+RECIPES = Path(__file__).with_name("recipes")
+EXTRAS = {
+    "babyai": ("minigrid",),
+    "atari": ("ale-py",),
+    "control": ("dm-control", "mujoco"),
+    "metaworld": ("metaworld", "mujoco"),
+    "lander": ("box2d",),
+    "procgen": ("procgen-mirror",),
+    "log": ("tensorboard", "trackio", "wandb"),
+    "hub": ("huggingface-hub",),
+    "features": ("transformers",),
+    "formats": ("h5py", "zarr", "minari"),
+    "fast": ("torchcodec",),
+    "play": ("websockets",),
+    "serve": ("websockets",),
+    "ray": ("ray",),
+    "dev": ("pytest", "ruff", "mypy"),
+}
+
+# What a knob that several recipes share means; a comment beside a recipe's own knob comes first.
+KNOBS = {
+    "latents": "the folder of a latent action model, as `tacit train` left it",
+    "encoder": "begin with the encoder of the model in this folder, not from nothing",
+    "bottleneck": "the folder of another bottleneck, in place of the recipe's own",
+    "source": "clone only the episodes of this source, such as expert; all of them if empty",
+    "past": "frames seen before the present one",
+    "reach": "steps ahead that the goal of training may lie, at most",
+    "width": "width of the networks: channels, or neurons",
+    "points": "places looked for in the picture",
+    "noise": "noise added to the latent in training, in its own unit",
+    "codes": "entries of the codebook",
+    "dim": "numbers in a latent",
+    "shift": "pixels by which training moves the inverse model's pictures, at most",
+    "labelled": "share of every batch that carries labels",
+    "weight": "weight of the labels beside the prediction",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of a command: as values for a machine, and in words for a person."""
+
+    facts: Any
+    words: RenderableType
+
+
+class Unknown(ValueError):
+    """Something was asked for by a name that nothing has."""
+
+    @classmethod
+    def of(cls, kind: str, given: str, *, known: Iterable[str], listed: Iterable[str] = ()) -> Unknown:
+        """Which of the ``known`` names was likely meant, and which there are."""
+        names = list(known)
+        near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        return cls(f"There is no {kind} {given!r}.{meant} There are: {', '.join(listed or names)}.")
+
+
+def environment(name: str) -> str:
+    """``name`` if something can open it; a slip of the finger ends here, before anything is built."""
+    import gymnasium
+
+    from tacit.envs import names
+
+    if name in names() or name in gymnasium.registry or name.startswith("babyai/"):
+        return name
+    raise Unknown.of("environment", name, known=[*names(), *gymnasium.registry], listed=names())
+
+
+def recorded(env: str) -> tuple[str, dict[str, Any]]:
+    """The environment that was recorded into a folder of this name, with its options; elsewhere the name itself."""
+    note = Path(env) / "meta" / "collect.json"
+    if not note.is_file():
+        return env, {}
+    told = json.loads(note.read_text(encoding="utf-8"))
+    return told["env"], told["options"]
+
+
+def folder(name: str | Path, *, also: str = "") -> Path:
+    """Where a saved model lies: in the folder of this name, or as the policy of a run of several stages."""
+    for place in (Path(name), Path(name) / "policy"):
+        if (place / "config.json").is_file():
+            return place
+    wanted = "the folder of a finished run" + (f", or {also}" if also else "")
+    raise Unknown(f"{str(name)!r} is no saved model: there is no config.json in it. Give {wanted}.")
+
+
+def model(name: str | Path, *, kind: Any, inside: str = "") -> Any:
+    """The saved model in a folder, or what it holds as its ``inside``, which remembers what both were trained on."""
+    from tacit.part import Part
+
+    whole = Part.load(folder(name))
+    part = getattr(whole, inside, whole)
+    if not isinstance(part, kind):
+        what = f"a {type(whole).__name__}" + (f" without {inside}" if part is None else "")
+        wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ValueError(f"{name} holds {what}; wanted a {wanted}.")
+    part.seen = part.seen | whole.seen
+    return part
+
+
+def side(model: torch.nn.Module) -> int | None:
+    """The side of the pictures that a model was built for."""
+    found = (getattr(module, "arguments", {}).get("frame") for module in model.modules())
+    return next((int(frame[0]) for frame in found if frame), None)
+
+
+def facts() -> dict[str, Any]:
+    """Everything about this machine and installation that a number or a bug report depends on."""
+    import torch
+
+    from tacit.state import versions
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    extras = {}
+    for name, packages in EXTRAS.items():
+        found = {package: _version(package) for package in packages}
+        extras[name] = {"present": all(found.values()), "packages": found}
+    return {
+        "tacit": sys.modules["tacit"].__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": cores,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "extras": extras,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A recipe as its file tells it, without importing anything."""
+
+    name: str
+    says: str  # the first line
+    text: str  # the whole card
+    gives: str  # "LatentActions", "Cloning"
+    knobs: dict[str, str]  # name -> default as written; "" where it must be given
+    words: dict[str, str]  # name -> what it means, where anybody says
+
+    @property
+    def page(self) -> str:
+        """The card with each of its fields a paragraph."""
+        return re.sub(r"\n\s*(\w+:)", r"\n\n\1", re.sub(r"\n {4,}", " ", self.text)).strip()
+
+
+def cards() -> dict[str, Card]:
+    """Every recipe of the house, by name."""
+    return {path.stem: _card(path) for path in sorted(RECIPES.glob("[!_]*.py"))}
+
+
+def _card(path: Path) -> Card:
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    [function] = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == path.stem]
+    spec, knobs, words = function.args, {}, {}
+    defaults = [None] * (len(spec.args) - len(spec.defaults)) + [*spec.defaults, *spec.kw_defaults]
+    for argument, default in zip([*spec.args, *spec.kwonlyargs], defaults, strict=True):
+        if argument.arg in ("data", "out"):
+            continue
+        knobs[argument.arg] = "" if default is None else ast.unparse(default)
+        beside = re.fullmatch(rf"\s*{argument.arg}\b.*,\s+# (.+)", lines[argument.lineno - 1])
+        words[argument.arg] = beside[1] if beside else KNOBS.get(argument.arg, "")
+    card = ast.get_docstring(function) or ""
+    gives = ast.unparse(function.returns) if function.returns else ""
+    return Card(path.stem, card.partition("\n")[0], card, gives, knobs, words)
+
+
+def recipe(name: str) -> Callable[..., Any]:
+    """A recipe of the house as a function; yours needs no place here: call it."""
+    known = cards()
+    if name not in known:
+        raise Unknown.of("recipe", name, known=known)
+    match name:
+        case "bc":
+            from tacit.recipes.bc import bc
+
+            return bc
+        case "follow":
+            from tacit.recipes.follow import follow
+
+            return follow
+        case "idm":
+            from tacit.recipes.idm import idm
+
+            return idm
+        case "lapo":
+            from tacit.recipes.lapo import lapo
+
+            return lapo
+        case "laom":
+            from tacit.recipes.laom import laom
+
+            return laom
+        case "tacit":
+            from tacit.recipes.tacit import tacit
+
+            return tacit
+    raise Unknown(f"tacit/recipes/{name}.py is there, but tacit.info.recipe does not import it: add it.")
+
+
+def parts(recipe: Callable[..., Any]) -> dict[str, type[Any]]:
+    """The arguments of a recipe that are parts themselves, and of which kind."""
+    from tacit.part import Part
+
+    hints = {name: (hint, *get_args(hint)) for name, hint in get_type_hints(recipe).items() if name != "return"}
+    kinds = {name: [k for k in found if isinstance(k, type) and issubclass(k, Part)] for name, found in hints.items()}
+    return {name: found[0] for name, found in kinds.items() if found}
+
+
+def info() -> Told:
+    """Tell what a number or a bug report depends on: versions, device, threads, and which extras are installed.
+
+    tacit info
+    tacit info --json
+    """
+    found = facts()
+    table = Table.grid(padding=(0, 2))
+    for name in ("tacit", "python", "platform", "cores", "memory_gb", "device", "threads"):
+        table.add_row(name.replace("_gb", " (GB)"), str(found[name]))
+    table.add_row("versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in found))
+    for name, extra in found["extras"].items():
+        held = ", ".join(f"{k} {v}" if v else f"{k} missing" for k, v in extra["packages"].items())
+        table.add_row(
+            f"tacit\\[{name}]", held if extra["present"] else f'[dim]{held}: pip install "tacit\\[{name}]"[/]'
+        )
+    return Told(found, table)
+
+
+def recipes() -> Told:
+    """List the recipes, what they give, and their knobs; `tacit train RECIPE --help` tells all about one.
+
+    tacit recipes
+    tacit recipes --json
+    """
+    known = cards()
+    return Told([dataclasses.asdict(card) for card in known.values()], listed(known))
+
+
+def listed(known: dict[str, Card]) -> Table:
+    """The recipes as a table."""
+    table = Table("recipe", "what it does", "gives", "knobs", box=SIMPLE_HEAD, pad_edge=False)
+    for card in known.values():
+        knobs = " ".join(f"{k}={v}" if v else k.upper() for k, v in card.knobs.items() if k != "plan")
+        table.add_row(f"[bold]{card.name}[/]", card.says.replace("``", ""), card.gives, knobs)
+    return table
