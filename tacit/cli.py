@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -117,8 +118,8 @@ def read(asked: Callable[..., Any], words: Sequence[str], *, name: str, descript
     """What ``asked`` returns when it is called with the options among ``words``."""
     import tyro
 
-    plain = (tyro.conf.FlagCreatePairsOff,)
-    return tyro.cli(asked, args=words, prog=f"tacit {name}", description=description, config=plain)
+    says = description or (inspect.getdoc(asked) or "").partition("\nArgs:")[0].strip()
+    return tyro.cli(asked, args=words, prog=f"tacit {name}", description=says, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 COMMANDS: dict[str, Callable[..., Told]] = {
@@ -156,3 +157,4 @@ def _show(told: Told, *, plain: bool) -> None:
         if not console.is_terminal:
             console = Console(highlight=False, width=160)  # a pipe has no width to keep to
         console.print(told.words, soft_wrap=isinstance(told.words, str))
+    sys.stdout.flush()  # here, where a reader that has gone can still be noticed

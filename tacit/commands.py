@@ -22,7 +22,7 @@ from tacit.info import Told
 if TYPE_CHECKING:  # what needs torch is imported by the command that needs it: `tacit --help` is there at once
     from tacit.data.episodes import Episodes
     from tacit.evaluate import Report
-    from tacit.latents import LatentActions
+    from tacit.latents.model import LatentActions
 
 ENDS = ("random", "expert", "play")  # who acts without having been trained
 
@@ -253,8 +253,8 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
     """
     from tacit.data import cache
     from tacit.data import open as opened
-    from tacit.latents import LatentActions, infer
-    from tacit.latents import label as labelled
+    from tacit.latents.model import LatentActions, infer
+    from tacit.latents.model import label as labelled
     from tacit.rehearsal import few
 
     latents = here.model(model, kind=LatentActions, inside="latents")
@@ -314,7 +314,7 @@ def evaluate(
         dry_run: one episode, or few transitions, to see that it works; writes nothing
     """
     place = None if model in ENDS else here.folder(model, also=", ".join(ENDS))
-    from tacit.latents import LatentActions
+    from tacit.latents.model import LatentActions
     from tacit.policies import Policy
 
     found = place and here.model(place, kind=(Policy, LatentActions))

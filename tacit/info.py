@@ -245,8 +245,10 @@ def parts(recipe: Callable[..., Any]) -> dict[str, type[Any]]:
 def info() -> Told:
     """Tell what a number or a bug report depends on: versions, device, threads, and which extras are installed.
 
-    tacit info
-    tacit info --json
+    The answer is short enough to paste into a report.
+
+      tacit info
+      tacit info --json
     """
     found = facts()
     table = Table.grid(padding=(0, 2))
@@ -255,17 +257,18 @@ def info() -> Told:
     table.add_row("versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in found))
     for name, extra in found["extras"].items():
         held = ", ".join(f"{k} {v}" if v else f"{k} missing" for k, v in extra["packages"].items())
-        table.add_row(
-            f"tacit\\[{name}]", held if extra["present"] else f'[dim]{held}: pip install "tacit\\[{name}]"[/]'
-        )
+        missing = f'[dim]{held}: pip install "tacit\\[{name}]"[/]'
+        table.add_row(f"tacit\\[{name}]", held if extra["present"] else missing)
     return Told(found, table)
 
 
 def recipes() -> Told:
-    """List the recipes, what they give, and their knobs; `tacit train RECIPE --help` tells all about one.
+    """List the recipes, what they give, and their knobs.
 
-    tacit recipes
-    tacit recipes --json
+    `tacit train RECIPE --help` tells all about one.
+
+      tacit recipes
+      tacit recipes --json
     """
     known = cards()
     return Told([dataclasses.asdict(card) for card in known.values()], listed(known))

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -49,8 +49,13 @@ class Part(nn.Module):
             for part in _outermost(child):
                 part.after_step()
 
-    def forward(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.loss(clip)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # of a model this is its loss; an inner part has its own
+        return self.loss(*args, **kwargs)
+
+    if TYPE_CHECKING:  # what a module holds is a tensor or a module, and which of them its constructor says
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(name)
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +67,7 @@ class Part(nn.Module):
         folder = Path(folder)
         seen = frozenset().union(*(part.seen for part in self.modules() if isinstance(part, Part)))
         text = json.dumps({**config(self), "seen": sorted(seen)}, indent=2, allow_nan=False) + "\n"
-        about = {"format": "pt", "config": _print(text)}  # so that one file is never read beside another save's other
+        about = {"config": _print(text)}  # lest files of two saves be read together; two notes would have no order
         folder.mkdir(parents=True, exist_ok=True)
         place(
             {
@@ -85,7 +90,7 @@ class Part(nn.Module):
             text = (folder / CONFIG).read_text(encoding="utf-8")
             told = json.loads(text)
             seen = frozenset(map(str, told.pop("seen")))
-            part = _built(told, {_name(c): c for c in classes})
+            part = _built(told, {name: c for c in classes for name in (_name(c), c.__qualname__)})
         except BROKEN as error:
             raise ValueError(f"{folder / CONFIG} is not a config that tacit wrote: {error}") from error
         if not isinstance(part, cls):
@@ -140,7 +145,7 @@ def store(tensors: Mapping[str, Tensor], path: str, *, about: dict[str, str] | N
         raise OSError(errno.ENOSPC if full else errno.EIO, f"could not write {Path(path).name}: {error}") from error
 
 
-def write(path: Path, put: Callable[[str], Any]) -> None:
+def write(path: Path, put: Any) -> None:
     """Call ``put`` with a temporary name beside ``path``, then move it there: readers never see half a file."""
     place({path: put})
 
@@ -249,7 +254,10 @@ def _built(value: Any, classes: dict[str, type[Part]]) -> Any:
         return {k: _built(v, classes) for k, v in value["dict"].items()}
     if set(value) != {"part", "arguments"}:
         raise KeyError(f"unknown entry with keys {sorted(value)}")
-    cls = classes.get(value["part"]) or _own(value["part"])
+    name = value["part"]
+    if not name.startswith("tacit."):  # yours: what was written in a script is __main__'s there and not elsewhere
+        name = name if name in classes else name.partition(":")[2]
+    cls = classes.get(name) or _own(value["part"])
     return cls(**{k: _built(v, classes) for k, v in value["arguments"].items()})
 
 

@@ -89,6 +89,15 @@ def test_tacits_own_parts_need_no_naming(tmp_path: Path) -> None:
         assert type(again) is type(part)
 
 
+def test_a_class_of_a_script_is_known_again_elsewhere(tmp_path: Path) -> None:
+    Inner(2).save(tmp_path)
+    rewrite(tmp_path, lambda told: told.update(part="__main__:Inner"))
+    assert isinstance(Part.load(tmp_path, classes=[Inner]), Inner)
+    rewrite(tmp_path, lambda told: told.update(part="tacit.parts.outputs:Inner"))
+    with pytest.raises(ValueError, match="has no part"):  # but what claims to be tacit's is tacit's or nothing
+        Part.load(tmp_path, classes=[Inner])
+
+
 def test_a_print_changes_with_weights_and_with_arguments() -> None:
     torch.manual_seed(0)
     one = Inner(3)

@@ -31,18 +31,13 @@ def check_latents(model: Inferring, clip: Clip, *, margin: float | None = None) 
     if isinstance(model, Part):
         check_part(model, clip)
         model = tried(model, costing(clip, ()))[0]  # past a start at zero, behind which anything could hide
-    _sees_the_next_frame((given, model), bare)
-    z = _asked(model, "infer", bare)
+    z, steps, dim = _asked(model, "infer", bare), (len(clip), clip.time - 1), getattr(model, "dim", None)
+    if z.ndim != 3 or z.shape != (*steps, dim or z.shape[-1]) or not z.isfinite().all():
+        raise _misshapen(model, clip, f"infer gave {tuple(z.shape)}, finite or not; wanted {(*steps, dim or 'D')}")
     guess, goal = _asked(model, "predict", bare, z), _asked(model, "targets", bare)
-    steps, dim = (len(clip), clip.time - 1), getattr(model, "dim", z.shape[-1])
-    if z.shape != (*steps, dim) or guess.shape != goal.shape or goal.shape[:2] != steps or not z.isfinite().all():
-        raise Broken(
-            model,
-            "T frames have T - 1 latents, predictions and targets",
-            seen=f"for {(len(clip), clip.time)} frames infer gave {tuple(z.shape)}, finite or not, "
-            f"predict {tuple(guess.shape)} and targets {tuple(goal.shape)}; wanted {(*steps, dim)} and two alike",
-            look="Action t leads from frame t to frame t + 1.",
-        )
+    if guess.shape != goal.shape or goal.shape[:2] != steps:
+        raise _misshapen(model, clip, f"predict gave {tuple(guess.shape)} and targets {tuple(goal.shape)}")
+    _sees_the_next_frame((given, model), bare)
     for j in range(1, clip.time):
         _sees_no_later(model, bare, j, said=(z, guess, goal))
     if not apart(_asked(model, "predict", bare, z.roll(1, 0) + 1), guess).any():
@@ -64,6 +59,12 @@ def _asked(model: Any, question: str, *given: Any) -> Tensor:
     with still(model):
         found: Tensor = getattr(model, question)(*given)
     return found.float()
+
+
+def _misshapen(model: Any, clip: Clip, seen: str) -> Broken:
+    seen = f"for {(len(clip), clip.time)} frames {seen}"
+    look = "Action t leads from frame t to frame t + 1."
+    return Broken(model, "T frames have T - 1 latents, predictions and targets", seen=seen, look=look)
 
 
 def _sees_the_next_frame(models: Sequence[Any], clip: Clip) -> None:

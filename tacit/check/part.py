@@ -93,7 +93,7 @@ def tried(part: Any, cost: Cost) -> tuple[Any, list[float], dict[str, str]]:
     part = copy.deepcopy(part).train()
     weights = {n: p for n, p in part.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(weights.values(), lr=RATE) if weights else None
-    costs, reached, cut = [], set[str](), set[str]()
+    costs, touched, reached = [], set[str](), set[str]()
     with seeded(part.device), torch.inference_mode(False), torch.enable_grad():
         for _ in range(STEPS):
             value = cost(part)
@@ -102,11 +102,12 @@ def tried(part: Any, cost: Cost) -> tuple[Any, list[float], dict[str, str]]:
                 optimiser.zero_grad(set_to_none=True)
                 if value.requires_grad:
                     value.backward()
-                cut |= {n for n, p in weights.items() if p.grad is None}
-                reached |= {n for n, p in weights.items() if p.grad is not None and p.grad.any()}
+                graded = {n: p.grad for n, p in weights.items() if p.grad is not None}
+                touched |= graded.keys()
+                reached |= {n for n, grad in graded.items() if grad.any()}
                 optimiser.step()
             part.after_step()
-    lost = {n: "not in the graph" if n in cut else "always zero" for n in weights if n in cut or n not in reached}
+    lost = {n: "always zero" if n in touched else "not in the graph" for n in weights if n not in reached}
     return part, costs, lost
 
 

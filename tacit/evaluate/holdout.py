@@ -155,12 +155,9 @@ def walk(
 
 def surrounded(episodes: Episodes, reach: int) -> NDArray[np.bool_]:
     """One truth a frame: the transition that leaves it is labelled, as are ``reach`` before and after it."""
-    mask, owner = episodes.mask, np.repeat(np.arange(len(episodes)), episodes.lengths)
-    rows, whole = np.arange(len(mask)), mask.copy()
-    for offset in range(-reach, reach + 1):
-        there = np.clip(rows + offset, 0, len(mask) - 1)
-        whole &= mask[there] & (owner[there] == owner) & (there == rows + offset)
-    return whole
+    mask = episodes.mask  # an episode's last row is never labelled, so that no run of labels reaches into the next
+    runs = np.lib.stride_tricks.sliding_window_view(np.pad(mask, reach), 2 * reach + 1)
+    return np.asarray(runs.all(1))
 
 
 def span(model: Any) -> int:

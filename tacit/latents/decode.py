@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tacit.clip import Clip, Space
 from tacit.data.episodes import Episodes
-from tacit.latents.model import LatentActions
+from tacit.latents.model import LatentActions, label
 from tacit.part import Part
 
 FOLDS = 5
@@ -47,6 +47,8 @@ class Way:
     kind: str
     memory: bool = True
     looks: bool = False
+    kept: int = 0  # how many principal directions of the latents, strongest first; 0 is all
+    anchored: bool = False  # no latent is no action: the map goes through the origin
     firmness: float = 3.0  # the ridge's strength, in labels
 
 
@@ -59,6 +61,7 @@ class Decoder(Part):
     def __init__(self, *, space: Space, latent: int, features: int, kind: str = "linear", labels: int = 0, width: int = 64) -> None:
         super().__init__()
         told = 2 * latent + features
+        self.register_buffer("basis", torch.eye(latent))  # the latents' principal directions, found without labels
         self.space, self.kind, self.latent, self.features = space, kind, latent, features
         self.register_buffer("weight", torch.zeros(told, space.size))
         self.register_buffer("bias", torch.zeros(space.size))
@@ -71,7 +74,7 @@ class Decoder(Part):
 
     def scores(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
         """For each choice a score; for a vector its numbers."""
-        told = (torch.cat([latent, before, seen], 1).float() - self.mean) * self.unit
+        told = (self._told(latent, before, seen) - self.mean) * self.unit
         if self.kind == "vote":
             near = torch.cdist(told, self.anchors).topk(min(NEIGHBOURS, len(self.anchors)), largest=False).indices
             return self.votes[near].mean(1)
@@ -82,17 +85,20 @@ class Decoder(Part):
         said = self.scores(latent, before, seen)
         return said.argmax(-1) if self.space.discrete else said.clamp(self.space.low, self.space.high)
 
+    def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
+        return torch.cat([latent.float() @ self.basis, before.float() @ self.basis, seen.float()], 1)
+
     def fit(self, labels: Labels, way: Way) -> Decoder:
         """Find the map that ``way`` gives for these labels."""
-        told, said = torch.cat([labels.latent, labels.before, labels.seen], 1).float(), _said(labels.action, self.space)
-        self.mean.copy_(told.mean(0))
+        told, said = self._told(labels.latent, labels.before, labels.seen), _said(labels.action, self.space)
+        self.mean.copy_(told.mean(0) * (not way.anchored))
         self.unit.copy_(self._units(told - self.mean, way))
         told = (told - self.mean) * self.unit
         if self.kind == "vote":
             self.anchors.copy_(told)
             self.votes.copy_(said)
             return self.eval()
-        self.bias.copy_(said.mean(0))
+        self.bias.copy_(said.mean(0) * (not way.anchored))
         gram = told.T @ told + way.firmness * torch.eye(told.shape[1])
         self.weight.copy_(torch.linalg.solve(gram, told.T @ (said - self.bias)))
         if self.net is not None:
@@ -104,10 +110,10 @@ class Decoder(Part):
 
         What ``way`` is not to be told is multiplied by zero.
         """
-        sizes, shown = (self.latent, self.latent, self.features), (True, way.memory, way.looks)
-        spread = self.latent and centred[:, : self.latent].square().mean().sqrt()
-        units = [spread, spread, centred[:, 2 * self.latent :].square().mean().sqrt() if self.features else 1.0]
-        return torch.cat([torch.full((n,), float(s) / max(float(u), 1e-6)) for n, s, u in zip(sizes, shown, units, strict=True)])
+        moved = centred[:, : self.latent].square().mean().sqrt().clamp(min=1e-6).reciprocal()
+        looked = centred[:, 2 * self.latent :].square().mean().sqrt().clamp(min=1e-6).reciprocal()
+        strong = (torch.arange(self.latent) < (way.kept or self.latent)) * moved
+        return torch.cat([strong, strong * way.memory, torch.full((self.features,), float(looked * way.looks if self.features else 0.0))])
 
     def _train(self, labels: Labels, said: Tensor) -> None:
         """What the ridge leaves over, by a small network with weight decay."""
@@ -132,24 +138,28 @@ def decoder(model: LatentActions, data: Episodes) -> tuple[Decoder, dict[Way, fl
     on what it has not seen: with sixteen labels choosing one of them is a lottery. A network or a vote replaces
     them where it does better than the best of them.
     """
-    labels, space = gather(model, data), data.spec.space
+    labels, space, basis = gather(model, data), data.spec.space, principal(model, data)
     assert space is not None
-    ridges = [Way("linear", *told, f) for told in itertools.product((False, True), (False, True)) for f in (0.3, 1.0, 3.0, 10.0, 30.0)]
+    sizes = [k for k in (2, 4, 8, 16) if k < len(basis)] + [0]
+    anchors = (False,) if space.discrete else (False, True)
+    choices = itertools.product((False, True), (False, True), sizes, anchors, (0.3, 1.0, 3.0, 10.0, 30.0))
+    ridges = [way for way in (Way("linear", *choice) for choice in choices) if not (way.anchored and way.looks)]
     others = [Way("vote", memory) for memory in (False, True)]
     others += [Way("mlp", True, True)] if len(labels) >= ENOUGH else []
-    errors = {way: held_out(labels, way, space) for way in (*ridges, *others)}
+    errors = {way: held_out(labels, way, space, basis) for way in (*ridges, *others)}
     best = min(errors, key=errors.__getitem__)
     if best.kind != "linear":
-        return _fitted(labels, best, space), errors
-    return _committee(labels, {way: errors[way] for way in ridges}, space), errors
+        return _fitted(labels, best, space, basis), errors
+    return _committee(labels, {way: errors[way] for way in ridges}, space, basis), errors
 
 
-def _committee(labels: Labels, errors: dict[Way, float], space: Space) -> Decoder:
+def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Tensor) -> Decoder:
     """The ridges' weighted mean, which is one linear map; the more labels there are, the more the best one counts."""
     made = Decoder(space=space, latent=labels.latent.shape[1], features=labels.seen.shape[1])
+    made.basis.copy_(basis)
     worth = np.array([min(errors.values()) / max(error, 1e-12) for error in errors.values()]) ** (len(labels) / 16)
     for way, share in zip(errors, worth / worth.sum(), strict=True):
-        ridge = _fitted(labels, way, space)
+        ridge = _fitted(labels, way, space, basis)
         slope = ridge.weight * ridge.unit[:, None]
         made.weight += share * slope
         made.bias += share * (ridge.bias - ridge.mean @ slope)
@@ -182,7 +192,7 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
 
 
 @torch.no_grad()
-def held_out(labels: Labels, way: Way, space: Space) -> float:
+def held_out(labels: Labels, way: Way, space: Space, basis: Tensor) -> float:
     """The squared error on stretches that were not fitted; where there are few stretches, they are cut."""
     groups = labels.stretch
     if len(groups.unique()) < FOLDS:
@@ -192,15 +202,51 @@ def held_out(labels: Labels, way: Way, space: Space) -> float:
     for k in range(FOLDS):
         out = fold == k
         if out.any() and not out.all():
-            made, held = _fitted(labels.rows(~out), way, space), labels.rows(out)
+            made, held = _fitted(labels.rows(~out), way, space, basis), labels.rows(out)
             scores = made.scores(held.latent, held.before, held.seen)
             errors.append((scores - _said(held.action, space)).square().mean(1))
     return float(torch.cat(errors).mean()) if errors else float("inf")
 
 
-def _fitted(labels: Labels, way: Way, space: Space) -> Decoder:
+def principal(model: LatentActions, data: Episodes, *, episodes: int = 50) -> Tensor:
+    """The directions (D, D) in which the latents of ``data`` move the picture, strongest first, found without labels.
+
+    A latent number may vary and yet mean nothing to the forward model; a handful of labels would be spent on telling
+    it from those that act. So each is measured by what it does to the prediction before variance is looked at.
+    """
+    latents = data.column("latents")
+    if latents is None:
+        some = data.select(np.linspace(0, len(data) - 1, min(len(data), episodes)).astype(np.int64))
+        latents = label(model, some).column("latents")
+    assert latents is not None
+    known = torch.from_numpy(latents[np.isfinite(latents).all(1)])
+    felt = influence(model, data)
+    centred = ((known - known.mean(0)) * felt).double()
+    return felt[:, None] * torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1).float()
+
+
+@torch.enable_grad()
+def influence(model: LatentActions, data: Episodes, *, count: int = 128, draws: int = 16) -> Tensor:
+    """How far each latent number moves the prediction, (D,), the furthest being 1.
+
+    The root mean square of the Jacobian's columns, by random projections of the prediction (Hutchinson).
+    """
+    clips = data.clips(model.past + 2)
+    clip = Clip(frames=clips.batch(np.linspace(0, len(clips) - 1, count).astype(np.int64)).frames).to(model.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        latents = model.eval().infer(clip).detach().requires_grad_()
+        guess = model.predict(clip, latents)[:, -1]
+        pulls = [torch.autograd.grad(guess, latents, torch.randn_like(guess), retain_graph=True)[0][:, -1] for _ in range(draws)]
+    felt = torch.stack(pulls).square().mean((0, 1)).sqrt().float().cpu()
+    return felt / felt.max().clamp(min=1e-12)
+
+
+def _fitted(labels: Labels, way: Way, space: Space, basis: Tensor) -> Decoder:
     sizes: dict[str, Any] = {"latent": labels.latent.shape[1], "features": labels.seen.shape[1], "labels": len(labels)}
-    return Decoder(space=space, kind=way.kind, **sizes).fit(labels, way)
+    made = Decoder(space=space, kind=way.kind, **sizes)
+    made.basis.copy_(basis)
+    return made.fit(labels, way)
 
 
 def _said(action: Tensor, space: Space) -> Tensor:

@@ -25,7 +25,8 @@ class LatentActions(Part):
     ``past`` more frames are seen before the present one. In training the goal lies up to ``reach`` steps ahead; the
     forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). ``shift`` moves the inverse's
     pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z`` cannot say
-    where things are, only what changes (``cyclic`` where a picture's edges join). ``label`` is a head that reads true actions from ``z`` where they are known.
+    where things are, only what changes; ``cyclic`` brings back on the other side what leaves the picture. ``label`` is
+    a head that reads true actions from ``z`` where they are known.
     """
 
     def __init__(

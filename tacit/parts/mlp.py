@@ -37,7 +37,9 @@ class Flat(Part):
 
     def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]  # (N, C, H, W) -> (N, H*W)
         if tuple(frames.shape[-2:]) != self.frame:
-            raise ValueError(f"Pictures of {tuple(frames.shape[-2:])} pixels were given where {self.frame} were wanted.")
+            raise ValueError(
+                f"Pictures of {tuple(frames.shape[-2:])} pixels were given where {self.frame} were wanted."
+            )
         return frames.mean(-3).flatten(-2)
 
 

@@ -122,7 +122,8 @@ def test_an_ignored_latent_is_seen() -> None:
 
 
 def test_a_collapsed_latent_is_seen() -> None:
-    found = judged(Double(lambda clip: torch.full_like(moved(clip), 0.5) + 1e-8 * moved(clip)))
+    # what a code looks like behind a straight-through estimator: the same but for rounding, which tells on it
+    found = judged(Double(lambda clip: torch.full_like(moved(clip), 0.5) + 2e-7 * moved(clip)))
     assert number(found, "shuffled-latent gap") == pytest.approx(0, abs=1e-5)
     assert number(found, "z moves with the next frame") == 0
     assert found["best offset of the labels"].value is None
@@ -192,6 +193,7 @@ def test_the_last_transition_of_a_longer_clip_is_the_one_judged() -> None:
         return torch.cat([torch.zeros_like(out[:, :2]), out[:, 2:]], 1)
 
     assert number(judged(Double(predict=late, past=2), BARE), "FVU") < 0.01
+    assert number(judged(Double(predict=lambda clip, z: now(clip), past=2), BARE), "FVU") == pytest.approx(1)
 
 
 def test_where_nothing_moves_nothing_is_said() -> None:

@@ -112,8 +112,9 @@ def test_choices_are_read_as_well_as_by_logistic_regression(layout: str, random:
     centres = (
         np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) if layout == "compass" else random.normal(size=(5, 2))
     )
-    chosen, groups = random.integers(5, size=600), np.repeat(np.arange(12), 50)
-    x = centres[chosen] + 0.15 * random.normal(size=(600, 2))
+    shares = [0.2] * 5 if layout == "compass" else [0.6, 0.25, 0.05, 0.05, 0.05]
+    chosen, groups = random.choice(5, p=shares, size=600), np.repeat(np.arange(12), 50)
+    x = centres[chosen] + (0.15 if layout == "compass" else 0.5) * random.normal(size=(600, 2))
     train = groups < 8
     oracle = LogisticRegression(C=100).fit(x[train], chosen[train]).score(x[~train], chosen[~train])
     read = linear(x[train], np.eye(5)[chosen[train]], groups=groups[train], discrete=True)
@@ -122,6 +123,14 @@ def test_choices_are_read_as_well_as_by_logistic_regression(layout: str, random:
     if layout == "compass":
         plain = Ridge.fit(x[train], np.eye(5)[chosen[train]], groups=groups[train])
         assert ours > 0.95 and (plain(x[~train]).argmax(1) == chosen[~train]).mean() < 0.9
+
+
+def test_the_network_stops_where_other_episodes_say(random: np.random.Generator) -> None:
+    """What marks an episode must not be learned by heart from its other rows."""
+    x, groups = np.repeat(random.normal(size=(40, 4)), 20, axis=0), np.repeat(np.arange(40), 20)
+    y = np.repeat(random.normal(size=(40, 1)), 20, axis=0)
+    read = network(x[groups < 25], y[groups < 25], groups=groups[groups < 25], discrete=False)
+    assert np.std(read(x)) < 0.3  # by rows it would be near 1: each episode's own number
 
 
 def test_the_network_reads_what_no_line_can_and_stops_before_it_learns_noise(random: np.random.Generator) -> None:
