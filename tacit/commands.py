@@ -263,7 +263,7 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
     if dry_run:
         some = few(episodes, frame=(side, side) if side else None, frames=1)
         began = time.perf_counter()
-        _, codes = infer(latents, some, 0)
+        _, codes = infer(latents, some, number=0)
         seconds = (time.perf_counter() - began) / int(some.lengths[0]) * int(episodes.lengths.sum())
         told = f"{latents.dim} numbers" + ("" if codes is None else f" and {codes.shape[1]} codes")
         told = f"{_counts(episodes)}: {told} a transition, in about {_time(seconds)}. Nothing was written."

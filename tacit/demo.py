@@ -129,7 +129,7 @@ def demo(
     console.print(f"The page: {out / 'report.html'}")
     if results is not None:
         claim = showing.claimed(report, where=stage.title, budgets=BUDGETS, seeds=seeds)
-        claim.save(results, draw=lambda axes: showing.labels_curve(axes, report.summary, BUDGETS))
+        claim.save(results, draw=lambda axes: showing.labels_curve(axes, report.summary, budgets=BUDGETS))
     return out / "report.html"
 
 
@@ -141,7 +141,7 @@ def _report(stage: Stage, out: Path, seeds: int, *, seconds: float) -> Report:
     video = collect(stage.env, episodes=4, demonstrator="play", seed=10**6, workers=1, size=stage.size, options=stage.told, progress=False)
     model = LatentActions.load(first / "tacit")
     names = {"tacit, 16 labels": "tacit-16", "idm, 16 labels": "idm-16", "bc, 16 labels": "bc-16", "random": "random-0"}
-    report.figures["films"] = showing.filmed(first / "rows", names, video.spec.fps)
+    report.figures["films"] = showing.filmed(first / "rows", names, fps=video.spec.fps)
     report.figures["foreseen"] = showing.foreseen(model, video)
     report.figures["moved"] = showing.moved(model, video)
     report.figures["losses"] = showing.curves(first)
@@ -255,7 +255,7 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
         return
     if method.startswith("idm"):
         few = whole.keep_labels(labels, seed=seed, source="expert")
-        eyes = Policy.load(folder / "tacit-16").latents.encoder.requires_grad_() if method != "idm" else None  # type: ignore[attr-defined]
+        eyes = Policy.load(folder / "tacit-16").latents.encoder if method != "idm" else None  # type: ignore[attr-defined]
         yield labels, idm(few, folder / f"{method}-{labels}", points=stage.points, encoder=eyes, source="expert", plan=plan, cloning=short)
         return
     model = _model(stage, folder, method, whole.unlabelled(), plan)

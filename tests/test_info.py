@@ -39,6 +39,7 @@ def test_every_recipe_has_a_card_and_is_found() -> None:
     for name, card in known.items():
         parameters = inspect.signature(info.recipe(name)).parameters
         assert list(card.knobs) == [knob for knob in parameters if knob not in ("data", "out")]
+        assert (ROOT / "docs" / "recipes" / f"{name}.md").is_file()
         assert card.says.endswith(".") and card.gives and card.page.count("\n\n") == 4
 
 

@@ -35,7 +35,11 @@ USES: dict[str, set[str]] = {
     "check": BELOW | SIBLINGS | {"evaluate"},
     "recipes": BELOW | SIBLINGS | {"train", "improve", "evaluate", "serve"},
 }
+USES["watch"] = {"clip", "part", "spread", "train"}
+USES["info"] = {*USES}
+USES["rehearsal"] = {*USES}
 USES["demo"] = {*USES, "demo"}
+USES["commands"] = {*USES, "commands"}
 USES["cli"] = {*USES, "cli", ""}
 USES["__main__"] = {"cli"}
 USES[""] = {"clip", "part", "train"}  # tacit/__init__.py: what it imports, everybody imports

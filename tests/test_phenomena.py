@@ -49,6 +49,17 @@ def told(model: LatentActions, clips: Any, foreign: np.ndarray) -> Told:
     return Told(latents.numpy(), clip.actions[:, 0].numpy(), foreign, said)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Some of the clips, numbered from 0."""
+
+    clips: Any
+    rows: np.ndarray
+
+    def batch(self, rows: np.ndarray) -> Clip:
+        return self.clips.batch(self.rows[rows])
+
+
 def moved(toy: Toy, which: slice = slice(None)) -> np.ndarray:
     return np.concatenate([np.diff(track, axis=0) for track in toy.exogenous[which]])
 
@@ -117,6 +128,8 @@ def fitted(spread: float, labels: int = 0) -> tuple[LatentActions, Told]:
     toy = straight(spread)
     episodes = toy.episodes.select(np.arange(400))
     episodes = episodes.keep_labels(labels, stretch=1) if labels else episodes.unlabelled()
+    space = episodes.spec.space
+    assert space is not None
     torch.manual_seed(0)
     look = Flat(frame=(1, SIZE))
     model = LatentActions(
@@ -124,7 +137,7 @@ def fitted(spread: float, labels: int = 0) -> tuple[LatentActions, Told]:
         inverse=Turned(features=SIZE, dim=WIDTH),
         bottleneck=Free(WIDTH),
         forward=Change(encoder=look, features=SIZE, dim=WIDTH, depth=0),
-        label=Head(features=WIDTH, space=episodes.spec.space) if labels else None,
+        label=Head(features=WIDTH, space=space) if labels else None,
         weight=640,  # the head counts in half ranges, here 8 deviations: this is 10 for an action of unit size
     )
     plan = Plan(steps=1000, batch=128, rate=1e-2, warmup=20, clip=0, log_every=1000, device="cpu")
@@ -156,19 +169,8 @@ def test_few_labels_inside_training_save_what_the_same_labels_after_it_cannot() 
     assert right(inside.said, inside.actions) > 0.9
     model, free = fitted(2.0)
     few = straight(2.0).episodes.select(np.arange(400)).keep_labels(50, stretch=1).clips(2)
-    known = told(model, labelled(Pictured(few), few.labelled), np.zeros((50, 0)))
+    known = told(model, Chosen(Pictured(few), few.labelled), np.zeros((50, 0)))
     assert right(read(known.latents, known.actions, many=free.latents), free.actions) < 0.2
-
-
-@dataclass(frozen=True)
-class labelled:  # noqa: N801  (a view, used like a function)
-    """The labelled ones of some clips, numbered from 0."""
-
-    clips: Any
-    rows: np.ndarray
-
-    def batch(self, rows: np.ndarray) -> Clip:
-        return self.clips.batch(self.rows[rows])
 
 
 # -- pictures of a dot: single pairs, as in the reference -------------------------------------------------------------
@@ -267,7 +269,9 @@ def beset(labels: int) -> tuple[LatentActions, Told]:
     """A model of the dot beside its distractor, with so many labels inside its training."""
     episodes = crowded(0).episodes
     episodes = episodes.keep_labels(labels) if labels else episodes.unlabelled()
-    head = Head(features=8, space=episodes.spec.space) if labels else None
+    space = episodes.spec.space
+    assert space is not None
+    head = Head(features=8, space=space) if labels else None
     model = seeing(8, shift=2, label=head, weight=10)
     plan = PLAN.replace(decay=0.3 if labels else 0.0)  # against learning so few labels by heart
     model = fit(model, episodes.clips(2, labelled=0.5 if labels else 0.0), None, plan)
@@ -284,7 +288,7 @@ def test_a_distractor_takes_the_latent_and_few_labels_inside_training_take_it_ba
     assert explained(free.latents, free.actions) < 0.2
     assert explained(free.latents, free.foreign) > 0.7
     few = crowded(0).episodes.keep_labels(128).clips(2)
-    known = told(model, labelled(few, few.labelled), np.zeros((128, 0)))
+    known = told(model, Chosen(few, few.labelled), np.zeros((128, 0)))
     after = right(read(known.latents, known.actions, many=free.latents), free.actions)
     inside = beset(128)[1]
     assert inside.said is not None

@@ -146,7 +146,9 @@ def mutable_default(file: File) -> Faults:
 
 def many_places(file: File) -> Faults:
     for function, places in file.signatures():
-        if len(places) > 2:
+        # torch calls `forward` by place, and (what, data, out) is how every recipe and long job is called
+        allowed = 3 if function.name == "forward" or places[2:] and places[2].arg == "out" else 2
+        if len(places) > allowed:
             names = ", ".join(a.arg for a in places)
             yield function.lineno, f"{function.name}({names}): more than two by place; put `*` after the second."
 

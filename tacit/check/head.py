@@ -27,8 +27,8 @@ def check_head(head: Part, *, features: int) -> None:
         actions = torch.from_numpy(np.stack([space.sample(random) for _ in range(8)]))
         known = torch.arange(8) < 5
         hidden = torch.where(known.view(-1, *[1] * (actions.ndim - 1)), actions, torch.from_numpy(space.blank(8)))
-        full, blind = head.cost(told, actions, known), head.cost(told, hidden, known)  # type: ignore[operator]
-        nothing = head.cost(told, torch.from_numpy(space.blank(8)), ~known & known)  # type: ignore[operator]
+        full, blind = head.cost(told, actions, known=known), head.cost(told, hidden, known=known)  # type: ignore[operator]
+        nothing = head.cost(told, torch.from_numpy(space.blank(8)), known=~known & known)  # type: ignore[operator]
         nothing.backward()
         slopes = [p.grad for p in head.parameters() if p.requires_grad]
         taught = nothing.item() != 0 or any(g is None or g.any() or not g.isfinite().all() for g in slopes)
@@ -60,9 +60,9 @@ def _dearer(head: Any, told: Tensor, said: Tensor) -> float:
     random, lost = np.random.default_rng(1), []
     for row in range(len(told)):
         known = torch.arange(len(told)) == row
-        own = head.cost(told, said, known)
+        own = head.cost(told, said, known=known)
         for _ in range(4):
             other = said.clone()
             other[row] = torch.from_numpy(head.space.sample(random))
-            lost.append(float(head.cost(told, other, known) < own))
+            lost.append(float(head.cost(told, other, known=known) < own))
     return float(np.mean(lost))

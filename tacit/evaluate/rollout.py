@@ -146,6 +146,8 @@ def place(memory: Any, rows: Sequence[int], *, fresh: Any, batch: int) -> Any:
         whole[torch.as_tensor(rows, dtype=torch.long, device=old.device)] = new.to(old)
         return whole
 
+    if isinstance(memory, dict) and isinstance(fresh, dict):  # what is remembered only once something was seen
+        fresh = {key: fresh.get(key, memory[key][list(rows)]) for key in memory}
     return _match(put, memory, fresh)
 
 

@@ -45,7 +45,7 @@ def headline(summary: Rows, budgets: Sequence[int]) -> str:
     return f"With {budgets[0]} labelled moves the policy of tacit succeeds in {at['tacit']:.0%} of episodes; {others}. The ends of the scale: {ends}."
 
 
-def filmed(folder: Path, names: Mapping[str, str], fps: float) -> page.Figure:
+def filmed(folder: Path, names: Mapping[str, str], *, fps: float) -> page.Figure:
     """The first two episodes of each policy, not chosen."""
     films = {
         title: np.load(folder / f"{name}.npy") for title, name in names.items() if (folder / f"{name}.npy").exists()
@@ -98,7 +98,7 @@ def curves(folder: Path) -> page.Figure:
     )
 
 
-def labels_curve(axes: Any, summary: Rows, budgets: Sequence[int]) -> None:
+def labels_curve(axes: Any, summary: Rows, *, budgets: Sequence[int]) -> None:
     """What each further label buys, on paper: the figure that goes with the claim."""
     for method in dict.fromkeys(e["method"] for e in summary if e["labels"] in budgets):
         own = [next(e for e in summary if (e["method"], e["labels"]) == (method, n)) for n in budgets]

@@ -72,7 +72,7 @@ class Decoder(Part):
         layers = (nn.Linear(told, width), nn.GELU(), nn.Linear(width, space.size))
         self.net = nn.Sequential(*layers) if kind == "mlp" else None
 
-    def scores(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
+    def scores(self, latent: Tensor, before: Tensor, *, seen: Tensor) -> Tensor:
         """For each choice a score; for a vector its numbers."""
         told = (self._told(latent, before, seen) - self.mean) * self.unit
         if self.kind == "vote":
@@ -82,7 +82,7 @@ class Decoder(Part):
         return said if self.net is None else said + self.net(told)
 
     def forward(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
-        said = self.scores(latent, before, seen)
+        said = self.scores(latent, before, seen=seen)
         return said.argmax(-1) if self.space.discrete else said.clamp(self.space.low, self.space.high)
 
     def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Decoder(Part):
                 layer.reset_parameters()  # type: ignore[operator]
             optimiser = torch.optim.AdamW(self.net.parameters(), lr=3e-3, weight_decay=0.1)
             for _ in range(STEPS):
-                loss = F.mse_loss(self.scores(labels.latent, labels.before, labels.seen), said)
+                loss = F.mse_loss(self.scores(labels.latent, labels.before, seen=labels.seen), said)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -146,7 +146,7 @@ def decoder(model: LatentActions, data: Episodes) -> tuple[Decoder, dict[Way, fl
     ridges = [way for way in (Way("linear", *choice) for choice in choices) if not (way.anchored and way.looks)]
     others = [Way("vote", memory) for memory in (False, True)]
     others += [Way("mlp", True, True)] if len(labels) >= ENOUGH else []
-    errors = {way: held_out(labels, way, space, basis) for way in (*ridges, *others)}
+    errors = {way: held_out(labels, way, space=space, basis=basis) for way in (*ridges, *others)}
     best = min(errors, key=errors.__getitem__)
     if best.kind != "linear":
         return _fitted(labels, best, space, basis), errors
@@ -192,7 +192,7 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
 
 
 @torch.no_grad()
-def held_out(labels: Labels, way: Way, space: Space, basis: Tensor) -> float:
+def held_out(labels: Labels, way: Way, *, space: Space, basis: Tensor) -> float:
     """The squared error on stretches that were not fitted; where there are few stretches, they are cut."""
     groups = labels.stretch
     if len(groups.unique()) < FOLDS:
@@ -203,7 +203,7 @@ def held_out(labels: Labels, way: Way, space: Space, basis: Tensor) -> float:
         out = fold == k
         if out.any() and not out.all():
             made, held = _fitted(labels.rows(~out), way, space, basis), labels.rows(out)
-            scores = made.scores(held.latent, held.before, held.seen)
+            scores = made.scores(held.latent, held.before, seen=held.seen)
             errors.append((scores - _said(held.action, space)).square().mean(1))
     return float(torch.cat(errors).mean()) if errors else float("inf")
 

@@ -25,7 +25,7 @@ def shown(infer: Callable[[int], Found], data: Episodes, *, first: int = 0) -> I
     done = int(data.lengths[:first].sum())
     with bar("labelling", int(data.lengths.sum()), start=done, unit="frames") as advance:
         for number in range(first, len(data)):
-            found = infer(number)
+            found = infer(number=number)
             if not np.isfinite(found[0]).all():
                 raise ValueError(
                     f"The latents of episode {number} are not finite; look at the model's log, and at the episode."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,10 +19,11 @@ class Supervised(Part):
 
     def __init__(self, *, encoder: Part, features: int, head: Head, past: int = 1) -> None:
         super().__init__()
-        self.encoder, self.head, self.past, self.features = encoder, head, past, features
+        self.encoder, self.head = copy.deepcopy(encoder).requires_grad_(), head  # the caller's stays as it is
+        self.past, self.features = past, features
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
-        cost = self.head.cost(self._told(clip), clip.actions.flatten(0, 1), clip.mask.flatten(0, 1))  # type: ignore[union-attr]
+        cost = self.head.cost(self._told(clip), clip.actions.flatten(0, 1), known=clip.mask.flatten(0, 1))  # type: ignore[union-attr]
         return cost, {"miss": cost.detach()}
 
     def said(self, clip: Clip) -> Tensor:

@@ -78,7 +78,7 @@ class LatentActions(Part):
         metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **found.metrics}
         if self.label is not None and clip.actions is not None and clip.mask is not None:
             known = clip.mask[:, self.past] & (steps == 1)
-            taught = self.label.cost(found.z, clip.actions[:, self.past], known)  # type: ignore[operator]
+            taught = self.label.cost(found.z, clip.actions[:, self.past], known=known)  # type: ignore[operator]
             cost, metrics["label"] = cost + self.weight * taught, taught.detach()
         return cost, metrics
 
@@ -147,7 +147,7 @@ def label(model: LatentActions, data: Episodes, out: str | Path | None = None, *
 
 @torch.inference_mode()
 def infer(
-    model: LatentActions, data: Episodes, number: int, *, batch: int = 512
+    model: LatentActions, data: Episodes, *, number: int, batch: int = 512
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and codes of one episode; long ones in stretches that overlap by the past the model wants."""
     frames = data.episode(number).frames
@@ -159,7 +159,7 @@ def infer(
     for start in range(0, max(count, 1), batch):
         first = max(0, start - model.past)
         piece = frames[first : start + batch + 1] if count else frames[[0, 0]]  # one frame: nothing, but so wide
-        clip = Clip(frames=torch.from_numpy(np.ascontiguousarray(piece))[None].permute(0, 1, 4, 2, 3))
+        clip = Clip(frames=torch.from_numpy(np.array(piece))[None].permute(0, 1, 4, 2, 3))
         found = model.found(clip.to(model.device))
         latents.append(found.z[start - first :].float().cpu().numpy())
         if found.codes is not None:

@@ -23,7 +23,7 @@ class Head(Part):
     def forward(self, features: Tensor) -> Tensor:
         return self.net(features).float()
 
-    def cost(self, features: Tensor, actions: Tensor, known: Tensor) -> Tensor:
+    def cost(self, features: Tensor, actions: Tensor, *, known: Tensor) -> Tensor:
         """Cross-entropy, or squared error in half ranges of the action, over the rows that are ``known``."""
         said = self(features)
         if not known.any():

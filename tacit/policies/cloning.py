@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from tacit.clip import Clip, Space, floats
-from tacit.latents.decode import Decoder
-from tacit.latents.model import LatentActions
 from tacit.part import Part
 from tacit.parts.outputs import Head
 from tacit.policies.policy import Memory, Policy, recall
@@ -34,7 +34,7 @@ class Cloning(Policy):
         super().__init__()
         if (space is None) == (latent == 0):
             raise ValueError("Cloning clones actions (give `space`) or latents (give `latent`): one of the two.")
-        self.encoder, self.past, self.tuned = encoder.requires_grad_(tuned), past, tuned
+        self.encoder, self.past, self.tuned = copy.deepcopy(encoder).requires_grad_(tuned), past, tuned
         self.latent = latent
         unbounded = Space("continuous", max(1, latent), -1.0, 1.0)
         self.head = Head(features=features * (past + 1), space=space or unbounded, width=width)
@@ -54,7 +54,7 @@ class Cloning(Policy):
                 self.fitted.fill_(True)
             cost = (self.head(features) - (wanted - self.mean) / self.spread).square().mean()
         else:
-            cost = self.head.cost(features, clip.actions.flatten(0, 1), clip.mask.flatten(0, 1))  # type: ignore[union-attr]
+            cost = self.head.cost(features, clip.actions.flatten(0, 1), known=clip.mask.flatten(0, 1))  # type: ignore[union-attr]
         return cost, {"miss": cost.detach()}
 
     def said(self, window: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Cloning(Policy):
         return self.head(features) * self.spread + self.mean if self.latent else self.head.decide(features)
 
     def act(self, observation: Clip, memory: Memory | None) -> tuple[Tensor, Memory | None]:
-        window, _, memory = recall(observation, memory, self.past)
+        window, _, memory = recall(observation, memory, past=self.past)
         return self.said(window), memory
 
     def _encoded(self, frames: Tensor) -> Tensor:
@@ -72,17 +72,21 @@ class Cloning(Policy):
 
 
 class Following(Policy):
-    """Wishes for a latent action, and decodes it into a real one from what it sees and what just happened."""
+    """Wishes for a latent action, and decodes it into a real one from what it sees and what just happened.
 
-    def __init__(self, *, pilot: Cloning, latents: LatentActions, decoder: Decoder) -> None:
+    ``latents`` is a latent action model and ``decoder`` what was fitted to it: used by their contracts, as one room
+    does not import another.
+    """
+
+    def __init__(self, *, pilot: Cloning, latents: Part, decoder: Part) -> None:
         super().__init__()
         self.pilot, self.latents, self.decoder = pilot, latents, decoder
-        self.past = max(pilot.past, latents.past + 1)
+        self.past = max(pilot.past, latents.past + 1)  # type: ignore[operator]
 
     def act(self, observation: Clip, memory: Memory | None) -> tuple[Tensor, Memory | None]:
-        window, count, memory = recall(observation, memory, self.past)
+        window, count, memory = recall(observation, memory, past=self.past)
         wish = self.pilot.said(window[:, self.past - self.pilot.past :])
-        just = self.latents.infer(Clip(frames=window[:, -2 - self.latents.past :]))[:, -1]
+        just = self.latents.infer(Clip(frames=window[:, -2 - self.latents.past :]))[:, -1]  # type: ignore[operator]
         just = torch.where(count[:, None] > 0, just, torch.zeros_like(just))
-        seen = self.latents.features(Clip(frames=window[:, -1:]))[:, 0]
+        seen = self.latents.features(Clip(frames=window[:, -1:]))[:, 0]  # type: ignore[operator]
         return self.decoder(wish, just, seen), memory

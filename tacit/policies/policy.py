@@ -25,7 +25,7 @@ class Policy(Part):
         raise TypeError(f"{type(self).__name__} does not say how it acts.")
 
 
-def recall(observation: Clip, memory: Memory | None, past: int) -> tuple[Tensor, Tensor, Memory | None]:
+def recall(observation: Clip, memory: Memory | None, *, past: int) -> tuple[Tensor, Tensor, Memory | None]:
     """The last ``past + 1`` frames (B, past + 1, C, H, W), how many of the past are real (B,), and the next memory.
 
     Before the first frame there is only the first: it stands in for what was never seen, in training as here.

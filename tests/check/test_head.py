@@ -23,14 +23,14 @@ class Guessing(Head):
     """Takes what is unknown for the first choice, as a table of zeros would."""
 
     def cost(self, features: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        return super().cost(features, actions.clamp(min=0), known | True)
+        return super().cost(features, actions.clamp(min=0), known=known | True)
 
 
 class Silent(Head):
     """Answers with a bare zero where nothing is known: other processes wait for a gradient that never comes."""
 
     def cost(self, features: Tensor, actions: Tensor, known: Tensor) -> Tensor:
-        return super().cost(features, actions, known) if known.any() else torch.zeros((), requires_grad=True)
+        return super().cost(features, actions, known=known) if known.any() else torch.zeros((), requires_grad=True)
 
 
 class Contrary(Head):

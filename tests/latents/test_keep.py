@@ -116,10 +116,10 @@ def test_a_folder_of_something_else_is_left_alone(data: Episodes, tmp_path: Path
 @pytest.mark.parametrize("past", [0, 1, 2])
 def test_however_an_episode_is_cut_up_its_latents_are_the_same(data: Episodes, past: int) -> None:
     made = model(Free(4), past=past)
-    wanted = infer(made, data, 0, batch=100)[0]
+    wanted = infer(made, data, number=0, batch=100)[0]
     assert len(wanted) == len(data.episode(0)) - 1
     for batch in (1, 2, 3, 7):
-        assert np.allclose(infer(made, data, 0, batch=batch)[0], wanted, atol=1e-5)
+        assert np.allclose(infer(made, data, number=0, batch=batch)[0], wanted, atol=1e-5)
 
 
 def test_one_frame_has_no_latents_but_is_an_episode_all_the_same(tmp_path: Path) -> None:
