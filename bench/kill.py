@@ -70,6 +70,7 @@ class Process:
     """One that can be killed: a new interpreter, or a copy of this one."""
 
     number: int
+    child: subprocess.Popen[bytes] | None = None  # kept, or it would be waited for behind our back
 
     @classmethod
     def start(cls, job: str, out: Path, *, told: dict[str, Any], fork: bool) -> Process:
@@ -89,7 +90,7 @@ class Process:
         assert child.stdout is not None
         child.stdout.readline()  # what it says once its imports are done: no moment is spent on those
         child.stdout.close()
-        return cls(child.pid)
+        return cls(child.pid, child)
 
     def ends_within(self, seconds: float) -> bool:
         """Wait for its end, but not for longer than this; whoever ends badly ends everything."""
@@ -146,8 +147,9 @@ def survive(job: str, home: Path, *, told: dict[str, Any], kills: int, chance: r
             process.kill()
             waiting.append({"job": job, "seconds": round(moment, 3), "saved": reached(out), "run": attempt})
             continue
-        equal = fingerprint(out) == wanted
-        rows += [{**row, "equal": equal} for row in waiting]
+        found = fingerprint(out)
+        differs = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        rows += [{**row, "equal": not differs, "differs": differs} for row in waiting]
         waiting.clear()
         attempt += 1
         shutil.rmtree(out)

@@ -36,10 +36,11 @@ Learns to act from recordings that carry no action labels.
   recipes    the recipes and their knobs
 
 [bold]From video to a policy, with 64 labels[/] (pip install "tacit\\[control]")
-  tacit collect control/point_mass out/video --frames 20000 --size 32 \
+  tacit collect control/point_mass out/video --frames 20000 --size 32 \\
     --demonstrator expert play --noise 0.4 --options repeat=10 horizon=36
   tacit train tacit --data out/video --out out/latents --labels 0
-  tacit train follow out/latents --data out/video --out out/policy --labels 64
+  tacit train follow out/latents --data out/video --out out/policy \\
+    --source expert --labels 64
   tacit evaluate out/policy --env out/video
 
 [bold]With every command[/]

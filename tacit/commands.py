@@ -215,6 +215,7 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     told = f"{asked.out}: a {kind} of {count:,} parameters from {_counts(data)}, in {_time(seconds)}"
     told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
     follow = f"train follow {asked.out} --data {asked.data} --out out/policy"
+    follow += " --source expert" if {"expert"} < set(data.sources) else ""  # what others tried out is not to be cloned
     then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
     return Told(facts, f"{told}.\nNext: tacit {then}")
 

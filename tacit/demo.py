@@ -1,4 +1,4 @@
-"""The main job on an embedded default: video, a handful of labels, a policy that acts, and what each method made of them."""
+"""The main job on an embedded default: video, a handful of labels, a policy that acts, and what each method made."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Stage:
 
 
 OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
-    "control/point_mass": (32, {"repeat": 10, "horizon": 36}, 0.4),
+    "control/point_mass": (32, {"repeat": 10, "horizon": 36}, 1.2),
     "atari/pong": (64, {}, 0.1),
     "metaworld/button-press-topdown": (64, {}, 0.3),
     "dots/plain": (16, {}, 0.4),
@@ -135,17 +135,35 @@ def demo(
 
 def _report(stage: Stage, out: Path, seeds: int, *, seconds: float) -> Report:
     rows, stages = showing.gathered(out, seeds)
-    report = Report(f"tacit demo: {stage.title}", rows=rows, budgets=BUDGETS, stages=stages, seconds=seconds, seeds=tuple(range(seeds)))
+    report = Report(
+        f"tacit demo: {stage.title}",
+        rows=rows,
+        budgets=BUDGETS,
+        stages=stages,
+        seconds=seconds,
+        seeds=tuple(range(seeds)),
+    )
     report.headline = showing.headline(report.summary, BUDGETS)
     first = out / "seed-0"
-    video = collect(stage.env, episodes=4, demonstrator="play", seed=10**6, workers=1, size=stage.size, options=stage.told, progress=False)
+    video = collect(
+        stage.env,
+        episodes=4,
+        demonstrator="play",
+        seed=10**6,
+        workers=1,
+        size=stage.size,
+        options=stage.told,
+        progress=False,
+    )
     model = LatentActions.load(first / "tacit")
     names = {"tacit, 16 labels": "tacit-16", "idm, 16 labels": "idm-16", "bc, 16 labels": "bc-16", "random": "random-0"}
     report.figures["films"] = showing.filmed(first / "rows", names, fps=video.spec.fps)
     report.figures["foreseen"] = showing.foreseen(model, video)
     report.figures["moved"] = showing.moved(model, video)
     report.figures["losses"] = showing.curves(first)
-    report.fingerprint = {f"seed 0, {who}": recordings.open(first / who, size=stage.size).fingerprint for who in ("expert", "play")}
+    report.fingerprint = {
+        f"seed 0, {who}": recordings.open(first / who, size=stage.size).fingerprint for who in ("expert", "play")
+    }
     return report
 
 
@@ -191,7 +209,8 @@ def _worked(stage: Stage, folder: Path, seed: int, workers: int, console: Consol
             for count, future in enumerate(as_completed(waiting), 1):
                 name, seconds = future.result()
                 spent = time.perf_counter() - began
-                console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {spent / count * (len(left) - count):.0f} s left")
+                rest = spent / count * (len(left) - count)
+                console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {rest:.0f} s left")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -256,7 +275,18 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
     if method.startswith("idm"):
         few = whole.keep_labels(labels, seed=seed, source="expert")
         eyes = Policy.load(folder / "tacit-16").latents.encoder if method != "idm" else None  # type: ignore[attr-defined]
-        yield labels, idm(few, folder / f"{method}-{labels}", points=stage.points, encoder=eyes, source="expert", plan=plan, cloning=short)
+        yield (
+            labels,
+            idm(
+                few,
+                folder / f"{method}-{labels}",
+                points=stage.points,
+                encoder=eyes,
+                source="expert",
+                plan=plan,
+                cloning=short,
+            ),
+        )
         return
     model = _model(stage, folder, method, whole.unlabelled(), plan)
     told = label(model, whole)
@@ -273,7 +303,9 @@ def _model(stage: Stage, folder: Path, method: str, video: Episodes, plan: Plan)
     return lapo(video, folder / "lapo", width=1, base=8, bottleneck=small, plan=plan)
 
 
-def _follow(model: LatentActions, few: Episodes, folder: Path, method: str, budget: int, *, encoder: Any, plan: Plan) -> Policy:
+def _follow(
+    model: LatentActions, few: Episodes, folder: Path, method: str, budget: int, *, encoder: Any, plan: Plan
+) -> Policy:
     policy = follow(model, few, folder / f"{method}-pilot", encoder=encoder, source="expert", plan=plan)
     policy.save(folder / f"{method}-{budget}")
     return policy

@@ -78,6 +78,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in COMMANDS)
+    assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", ["collect", "label", "evaluate", "info", "recipes"])

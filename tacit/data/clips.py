@@ -45,6 +45,7 @@ class Clips:
                 f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}; "
                 "the first three must be at least 1, the last a share in [0, 1]."
             )
+        self.prints, self.fingerprint = episodes.prints, episodes.fingerprint  # what training on these has seen
         span = (length - 1) * gap + 1
         counts = np.maximum(0, (episodes.lengths - span) // stride + 1)
         if not counts.sum():

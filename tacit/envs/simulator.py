@@ -81,7 +81,9 @@ class Simulator(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def observe(self) -> dict[str, np.ndarray]:
         return {"frame": self.frame(), "state": self.state()}
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed)
         self.steps = 0
         self.start(int(self.np_random.integers(2**31)) if seed is None else seed)

@@ -1,4 +1,4 @@
-"""``Claim``: one file of ``results/``, a sentence with the number behind it, the bar it was held to and how to get it again."""
+"""``Claim``: one file of ``results/``: a sentence, the number behind it, its bar, and how to get it again."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class _Trial:
     def take(self, action: np.ndarray, filmed: bool) -> None:
         self.observation, reward, terminated, truncated, info = self.simulator.step(action)
         self.gain, self.length = self.gain + reward, self.length + 1
-        self.success, self.over = self.success or bool(info["success"]), terminated or truncated
+        self.success, self.over = self.success or bool(info.get("success", False)), terminated or truncated
         if filmed:
             self.film.append(self.observation["frame"].copy())
 

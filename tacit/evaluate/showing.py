@@ -39,10 +39,9 @@ def headline(summary: Rows, budgets: Sequence[int]) -> str:
     """One sentence: ours and the others at the smallest budget."""
     at = {e["method"]: e["mean"] for e in summary if e["labels"] == budgets[0]}
     others = ", ".join(f"{name} {value:.0%}" for name, value in at.items() if name != "tacit")
-    ends = ", ".join(
-        f"{e['method']} {e['mean']:.0%}" for e in summary if e["method"] in ("all labels", "random")
-    )
-    return f"With {budgets[0]} labelled moves the policy of tacit succeeds in {at['tacit']:.0%} of episodes; {others}. The ends of the scale: {ends}."
+    ends = ", ".join(f"{e['method']} {e['mean']:.0%}" for e in summary if e["method"] in ("all labels", "random"))
+    ours = f"With {budgets[0]} labelled moves the policy of tacit succeeds in {at['tacit']:.0%} of episodes"
+    return f"{ours}; {others}. The ends of the scale: {ends}."
 
 
 def filmed(folder: Path, names: Mapping[str, str], *, fps: float) -> page.Figure:

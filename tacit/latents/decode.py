@@ -58,7 +58,9 @@ class Decoder(Part):
     A vote is taken among the nearest labelled latents: for quantised latents those are the ones with the same code.
     """
 
-    def __init__(self, *, space: Space, latent: int, features: int, kind: str = "linear", labels: int = 0, width: int = 64) -> None:
+    def __init__(
+        self, *, space: Space, latent: int, features: int, kind: str = "linear", labels: int = 0, width: int = 64
+    ) -> None:
         super().__init__()
         told = 2 * latent + features
         self.register_buffer("basis", torch.eye(latent))  # the latents' principal directions, found without labels
@@ -113,7 +115,13 @@ class Decoder(Part):
         moved = centred[:, : self.latent].square().mean().sqrt().clamp(min=1e-6).reciprocal()
         looked = centred[:, 2 * self.latent :].square().mean().sqrt().clamp(min=1e-6).reciprocal()
         strong = (torch.arange(self.latent) < (way.kept or self.latent)) * moved
-        return torch.cat([strong, strong * way.memory, torch.full((self.features,), float(looked * way.looks if self.features else 0.0))])
+        return torch.cat(
+            [
+                strong,
+                strong * way.memory,
+                torch.full((self.features,), float(looked * way.looks if self.features else 0.0)),
+            ]
+        )
 
     def _train(self, labels: Labels, said: Tensor) -> None:
         """What the ridge leaves over, by a small network with weight decay."""
@@ -171,7 +179,9 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
     """Every labelled transition of ``data`` with what ``model`` infers of it and of the transition before."""
     mask = data.mask
     if not mask.any():
-        raise ValueError("No transition is labelled; decoding latents needs a few: keep some with data.keep_labels(count).")
+        raise ValueError(
+            "No transition is labelled; decoding latents needs a few: keep some with data.keep_labels(count)."
+        )
     model.eval()
     owners = np.repeat(np.arange(len(data)), data.lengths)
     found: list[Labels] = []
@@ -180,13 +190,15 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
         episode = data.episode(int(number))
         assert episode.frames is not None and episode.actions is not None
         first = max(0, int(known[0]) - 1 - model.past)
-        frames = np.ascontiguousarray(episode.frames[first : int(known[-1]) + 2])
+        frames = np.array(episode.frames[first : int(known[-1]) + 2])
         clip = Clip(frames=torch.from_numpy(frames)[None].permute(0, 1, 4, 2, 3).to(model.device))
         latents, features = model.infer(clip)[0].float().cpu(), model.features(clip)[0].float().cpu()
         at = torch.from_numpy(known - first)
         before = torch.where(at[:, None] + first > 0, latents[(at - 1).clamp(min=0)], 0.0)
-        stretch = torch.from_numpy(np.concatenate([[0], np.cumsum(np.diff(known) > 1)])) + (int(found[-1].stretch[-1]) + 1 if found else 0)
-        action = torch.from_numpy(np.ascontiguousarray(episode.actions[known]))
+        stretch = torch.from_numpy(np.concatenate([[0], np.cumsum(np.diff(known) > 1)])) + (
+            int(found[-1].stretch[-1]) + 1 if found else 0
+        )
+        action = torch.from_numpy(np.array(episode.actions[known]))
         found.append(Labels(latents[at], before, features[at], action, stretch))
     return Labels(*(torch.cat([getattr(f, name) for f in found]) for name in FIELDS))
 
@@ -237,7 +249,10 @@ def influence(model: LatentActions, data: Episodes, *, count: int = 128, draws: 
         torch.manual_seed(0)
         latents = model.eval().infer(clip).detach().requires_grad_()
         guess = model.predict(clip, latents)[:, -1]
-        pulls = [torch.autograd.grad(guess, latents, torch.randn_like(guess), retain_graph=True)[0][:, -1] for _ in range(draws)]
+        pulls = [
+            torch.autograd.grad(guess, latents, torch.randn_like(guess), retain_graph=True)[0][:, -1]
+            for _ in range(draws)
+        ]
     felt = torch.stack(pulls).square().mean((0, 1)).sqrt().float().cpu()
     return felt / felt.max().clamp(min=1e-12)
 

@@ -23,7 +23,7 @@ class Pixels(Part):
 
 
 class Painted(Pixels):
-    """The next picture by a U-Net over the stacked past, with the latent at its input and at its narrowest point (LAPO)."""
+    """The next picture by a U-Net over the stacked past, with the latent at both ends of the way down (LAPO)."""
 
     def __init__(self, *, frame: tuple[int, int], frames: int, dim: int, base: int = 24) -> None:
         super().__init__()
@@ -45,9 +45,11 @@ class Moved(Pixels):
 
 
 class Ahead(Part):
-    """The next frame's features, as a slow copy of the encoder sees them; the encoder learns from the inverse only (LAOM)."""
+    """The next frame's features as a slow copy of the encoder sees them; the inverse alone teaches it (LAOM)."""
 
-    def __init__(self, *, encoder: Part, features: int, dim: int, width: int = 1024, blocks: int = 3, memory: float = 0.999) -> None:
+    def __init__(
+        self, *, encoder: Part, features: int, dim: int, width: int = 1024, blocks: int = 3, memory: float = 0.999
+    ) -> None:
         super().__init__()
         self.slow = Slow(encoder, memory=memory)
         self.net = Mlp(inputs=features + dim, dim=features, width=width, depth=blocks, again=dim)

@@ -20,7 +20,7 @@ GROUP = 4096  # frames that a kill costs at most
 Found = tuple[np.ndarray, np.ndarray | None]  # one episode's latents and, where there are any, codes
 
 
-def shown(infer: Callable[[int], Found], data: Episodes, *, first: int = 0) -> Iterator[Found]:
+def shown(infer: Callable[..., Found], data: Episodes, *, first: int = 0) -> Iterator[Found]:
     """What ``infer`` finds in each episode from the ``first`` on, behind a bar with rate and time left."""
     done = int(data.lengths[:first].sum())
     with bar("labelling", int(data.lengths.sum()), start=done, unit="frames") as advance:
@@ -35,7 +35,7 @@ def shown(infer: Callable[[int], Found], data: Episodes, *, first: int = 0) -> I
             advance(done)
 
 
-def kept(infer: Callable[[int], Found], data: Episodes, *, out: Path, who: dict[str, str]) -> Episodes:
+def kept(infer: Callable[..., Found], data: Episodes, *, out: Path, who: dict[str, str]) -> Episodes:
     """``data`` with the latents that lie in ``out``, inferring and writing those that do not lie there yet.
 
     ``who`` names the model and the data: a folder that was begun with others is refused.
@@ -51,7 +51,7 @@ def kept(infer: Callable[[int], Found], data: Episodes, *, out: Path, who: dict[
     return data.with_latents(latents, codes or None)
 
 
-def _write(infer: Callable[[int], Found], data: Episodes, *, out: Path, first: int) -> None:
+def _write(infer: Callable[..., Found], data: Episodes, *, out: Path, first: int) -> None:
     writer: Writer | None = None
     try:
         for number, (latents, codes) in enumerate(shown(infer, data, first=first), first):

@@ -59,7 +59,9 @@ class LatentActions(Part):
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
         if clip.time < self.length:
-            raise ValueError(f"Clips have {clip.time} frames; this model trains on {self.length}: data.clips({self.length}).")
+            raise ValueError(
+                f"Clips have {clip.time} frames; this model trains on {self.length}: data.clips({self.length})."
+            )
         rows = torch.arange(len(clip), device=clip.device)
         steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
         raw = clip.frames

@@ -10,7 +10,7 @@ from tacit.part import Part
 
 
 class Keypoints(Part):
-    """Pictures (N, 3, H, W) to ``points`` places (N, 2 * points), x and y in [-1, 1]: a code in which motion is a difference.
+    """Pictures (N, 3, H, W) to places (N, 2 * points), x and y in [-1, 1]: a code in which motion is a difference.
 
     Each place is the mean of a sharpened map. Maps are standardised over the picture first, so that a detector fires
     on something from the first step; without it a map is flat, its mean is the middle, and nothing pulls it away.

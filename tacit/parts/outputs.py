@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +17,9 @@ class Head(Part):
         self.space = space
         self.net: nn.Module = nn.Linear(features, space.size)
         if width:
-            self.net = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, space.size))
+            self.net = nn.Sequential(
+                nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, space.size)
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         return self.net(features).float()

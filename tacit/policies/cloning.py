@@ -1,4 +1,4 @@
-"""Behavioural cloning: of true actions, of pseudo-labels, or of latent actions that a decoder then turns into real ones."""
+"""Behavioural cloning: of true actions, of pseudo-labels, or of latent actions that a decoder then makes real."""
 
 from __future__ import annotations
 

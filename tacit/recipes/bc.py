@@ -14,8 +14,16 @@ from tacit.train import Plan, fit
 TINY = {"points": 4, "width": 16}
 
 
-def bc(data: Episodes, out: Path | None, *, points: int = 16, width: int = 32, past: int = 1, plan: Plan = Plan(steps=1000, rate=2e-3)) -> Cloning:
-    """Clones the labelled actions and leaves the rest of the video alone: the end of the scale that every claim is held to.
+def bc(
+    data: Episodes,
+    out: Path | None,
+    *,
+    points: int = 16,
+    width: int = 32,
+    past: int = 1,
+    plan: Plan = Plan(steps=1000, rate=2e-3),
+) -> Cloning:
+    """Clones the labelled actions and leaves the other video alone: what every claim is held against.
 
     Paper: Pomerleau 1988; the network with spatial soft-argmax is that of Levine et al. 2016 (arXiv 1504.00702).
     Differs: small, without pretrained weights, the maps standardised before the soft-argmax.

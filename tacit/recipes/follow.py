@@ -28,9 +28,9 @@ def follow(
 ) -> Following:
     """Clones the latent actions of all the video, then learns from the labels which real action each one is.
 
-    Paper: Schmidt and Jiang 2024 (arXiv 2312.10812), offline decoding; LAOM's (arXiv 2502.00379) is the same with an MLP.
-    Differs: the decoder may see the latent before, the present features or neither, and be a ridge, a network or a vote;
-        labels held out choose. The latent policy needs no labels, so one serves every label budget.
+    Paper: Schmidt and Jiang 2024 (arXiv 2312.10812), offline decoding; LAOM (arXiv 2502.00379) does so by an MLP.
+    Differs: the decoder may see the latent before, the present features or neither, and be ridges, a network or a
+        vote; labels held out choose. The latent policy needs no labels, so one serves every label budget.
     Published: LAPO recovers its expert with online data; Genie reports parity with oracle cloning at 200 labels.
     Ours: not measured.
     """
@@ -38,7 +38,8 @@ def follow(
     shown = data.select(source) if source else data
     shown = shown if shown.spec.latent else label(latents, shown)
     eyes, size = encoder or latents.encoder, latents.dim
-    assert eyes is not None
+    if eyes is None:
+        raise ValueError("This latent action model has no encoder for a policy to see with; give follow an encoder.")
     pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
     fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
     found, _ = decoder(latents, data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tacit.data.episodes import Episodes
-from tacit.latents.label import Supervised, relabel
+from tacit.latents.supervised import Supervised, relabel
 from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.outputs import Head

@@ -34,9 +34,10 @@ def laom(
 ) -> LatentActions:
     """Finds a wide latent that leads from one frame's features to the next's; ``labelled`` of each batch teaches it.
 
-    Paper: Nikulin et al. 2025, Latent Action Learning Requires Supervision in the Presence of Distractors (arXiv 2502.00379).
-    Differs: one frame in place of a stack of three; shifts only, without rotation and perspective; one shift for both of
-        the inverse's frames and none for the forward's, where the original draws each alone; a smaller encoder.
+    Paper: Nikulin et al. 2025, Latent Action Learning Requires Supervision in the Presence of Distractors
+        (arXiv 2502.00379).
+    Differs: one frame in place of a stack of three; shifts only, without rotation and perspective; one shift for both
+        of the inverse's frames and none for the forward's, where the original draws each alone; a smaller encoder.
     Published: normalised return 0.44 with 2.5 % of labels under distractors, 4.2 times LAPO's.
     Ours: not measured.
     """

@@ -18,14 +18,21 @@ TINY = {"points": 4, "width": 16, "reach": 3}
 
 
 def tacit(
-    data: Episodes, out: Path | None, *, points: int = 8, width: int = 32, reach: int = 4, noise: float = 0.02, plan: Plan = Plan(rate=2e-3)
+    data: Episodes,
+    out: Path | None,
+    *,
+    points: int = 8,
+    width: int = 32,
+    reach: int = 4,
+    noise: float = 0.02,
+    plan: Plan = Plan(rate=2e-3),
 ) -> LatentActions:
     """Says how far each of a few found places in the picture moves, and needs few labels to know which of them acts.
 
-    Paper: ours; keypoints by reconstruction after Jakab et al. 2018 and Kulkarni et al. 2019, and the recipe that LAOM and
-        FlexLAM point to: continuous latents, several steps, noise in place of a codebook.
-    Differs: the latent is the difference of two places, so that two steps compose, no change is zero, and where the thing
-        is cannot be told from it: no loss or augmentation is spent on what holds by construction.
+    Paper: ours; keypoints by reconstruction after Jakab et al. 2018 and Kulkarni et al. 2019, and the recipe that LAOM
+        points to: continuous latents, several steps, noise in place of a codebook.
+    Differs: the latent is the difference of two places, so that two steps compose, no change is zero, and where the
+        thing is cannot be told from it: no loss or augmentation is spent on what holds by construction.
     Published: none.
     Ours: not measured.
     """
@@ -34,5 +41,7 @@ def tacit(
     encoder = Keypoints(frame=data.spec.frame, points=points, width=width)
     inverse = Difference(features=encoder.dim)
     forward = Moved(frame=data.spec.frame, points=points, width=width)
-    latents = LatentActions(encoder=encoder, inverse=inverse, bottleneck=Free(width=encoder.dim, noise=noise), forward=forward, reach=reach)
+    latents = LatentActions(
+        encoder=encoder, inverse=inverse, bottleneck=Free(width=encoder.dim, noise=noise), forward=forward, reach=reach
+    )
     return fit(latents, data.clips(latents.length), out, plan, about={"recipe": "tacit"})

@@ -52,7 +52,7 @@ def relabel(model: Supervised, data: Episodes, *, batch: int = 512) -> Episodes:
         said = []
         for start in range(0, len(episode) - 1, batch):
             first = max(0, start - model.past)
-            frames = torch.from_numpy(np.ascontiguousarray(episode.frames[first : start + batch + 1]))[None].permute(0, 1, 4, 2, 3)
+            frames = torch.from_numpy(np.array(episode.frames[first : start + batch + 1]))[None].permute(0, 1, 4, 2, 3)
             said.append(model.said(Clip(frames=frames.to(model.device)))[0, start - first :].cpu().numpy())
         episodes.append(episode.replace(actions=np.concatenate(said)))
     return Episodes.of(episodes, space=data.spec.space, fps=data.spec.fps, name=data.spec.name)
