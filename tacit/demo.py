@@ -275,18 +275,8 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
     if method.startswith("idm"):
         few = whole.keep_labels(labels, seed=seed, source="expert")
         eyes = Policy.load(folder / "tacit-16").latents.encoder if method != "idm" else None  # type: ignore[attr-defined]
-        yield (
-            labels,
-            idm(
-                few,
-                folder / f"{method}-{labels}",
-                points=stage.points,
-                encoder=eyes,
-                source="expert",
-                plan=plan,
-                cloning=short,
-            ),
-        )
+        place = folder / f"{method}-{labels}"
+        yield labels, idm(few, place, encoder=eyes, source="expert", plan=plan, cloning=short)
         return
     model = _model(stage, folder, method, whole.unlabelled(), plan)
     told = label(model, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 import re
 from collections import Counter
@@ -10,6 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from tacit.clip import Clip, floats
+from tacit.data import toys
+from tacit.data.episodes import Episodes
+from tacit.envs.dots import Board
+from tacit.latents.model import LatentActions
+from tacit.policies.policy import Policy
+from tacit.recipes.tacit import tacit as tacit_recipe
+from tacit.train import Plan
 
 ROOT = Path(__file__).parent.parent
 RECIPES = {
@@ -254,3 +265,49 @@ def test_imports_docstrings_and_comments_are_not_counted() -> None:
 
 
 # The run of every recipe, tiny, on a toy world, and the number it must reach: below this line.
+
+
+# Tiny, on the toy of dots: at most so much of the error of copying the last frame, or of the actions' spread. laom is
+# missing: in so few steps its prediction does not beat copying (3.1 measured), so there is no number to hold it to.
+REACHES = {"tacit": 0.6, "lapo": 0.8, "bc": 0.75, "idm": 0.9, "follow": 0.92}
+
+
+@pytest.mark.parametrize("name", REACHES)
+def test_a_tiny_run_reaches_its_number(name: str, tmp_path: Path) -> None:
+    assert ran(name, tmp_path) < REACHES[name]
+
+
+def ran(name: str, out: Path) -> float:
+    """The recipe's number after a tiny run on dots that move as they are told."""
+    module = importlib.import_module(f"tacit.recipes.{name}")
+    recipe, tiny = getattr(module, name), module.TINY
+    data = toys.dots(Board(size=16), episodes=150, length=12, determinism=0.7, seed=0).episodes
+    plan = Plan(steps=120, batch=64, rate=3e-3, seed=0, device="cpu")
+    train, held = data.split(0.2)
+    if name == "follow":
+        latents = tacit_recipe(
+            train.unlabelled(), None, plan=plan, **importlib.import_module("tacit.recipes.tacit").TINY
+        )
+        return missed(recipe(latents, train, out, plan=plan, **tiny), held)
+    made = recipe(train, out, plan=plan, **tiny)
+    return missed(made, held) if isinstance(made, Policy) else left(made, held)
+
+
+def left(model: LatentActions, held: Episodes) -> float:
+    """The prediction's error on held-out clips as a share of the error of saying that nothing happens."""
+    clip = held.clips(model.past + 2).batch(range(120))
+    with torch.no_grad():
+        wanted, guess = model.targets(clip)[:, -1], model.predict(clip, model.infer(clip))[:, -1]
+        before = model.onward.wanted(floats(clip.frames[:, -2]))
+    return float((guess - wanted).square().mean() / (before - wanted).square().mean())
+
+
+def missed(policy: Policy, held: Episodes) -> float:
+    """The policy's mean squared error on held-out expert frames as a share of the actions' variance."""
+    clip = held.clips(3).batch(range(120))
+    memory = policy.start(120)
+    with torch.no_grad():
+        for step in range(2):
+            said, memory = policy.act(Clip(frames=clip.frames[:, step : step + 1]), memory)
+    true = clip.actions[:, 1]
+    return float((said - true).square().mean() / true.var(0).mean())

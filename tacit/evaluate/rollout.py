@@ -146,8 +146,9 @@ def place(memory: Any, rows: Sequence[int], *, fresh: Any, batch: int) -> Any:
         whole[torch.as_tensor(rows, dtype=torch.long, device=old.device)] = new.to(old)
         return whole
 
-    if isinstance(memory, dict) and isinstance(fresh, dict):  # what is remembered only once something was seen
-        fresh = {key: fresh.get(key, memory[key][list(rows)]) for key in memory}
+    if isinstance(memory, dict) and isinstance(fresh, dict) and fresh.keys() < memory.keys():
+        # What is remembered only once something was seen: a row begun anew does not look at it.
+        fresh = {key: fresh[key] if key in fresh else select(memory[key], rows) for key in memory}
     return _match(put, memory, fresh)
 
 

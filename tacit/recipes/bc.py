@@ -32,6 +32,6 @@ def bc(
     """
     torch.manual_seed(plan.seed)
     assert data.spec.frame is not None
-    encoder = Keypoints(frame=data.spec.frame, points=points, width=width)
-    policy = Cloning(encoder=encoder, features=encoder.dim, space=data.spec.space, past=past)
+    eyes = Keypoints(frame=data.spec.frame, points=points, width=width)
+    policy = Cloning(encoder=eyes, features=eyes.dim, space=data.spec.space, past=past)
     return fit(policy, data.clips(past + 2, labelled=1.0), out, plan, about={"recipe": "bc"})

@@ -15,7 +15,7 @@ from tacit.policies.cloning import Cloning
 from tacit.recipes.bc import bc
 from tacit.train import Plan, fit
 
-TINY = {"points": 4, "width": 16}
+TINY = {"past": 1, "hidden": 16}
 
 
 def idm(
@@ -23,11 +23,10 @@ def idm(
     out: Path | None,
     *,
     encoder: Part | None = None,
-    points: int = 16,
-    width: int = 32,
+    hidden: int = 128,
     past: int = 1,
     source: str = "",
-    plan: Plan = Plan(steps=1000, rate=2e-3),
+    plan: Plan = Plan(rate=2e-3),
     cloning: Plan | None = None,
 ) -> Cloning:
     """Learns from the labels which action lies between two frames, labels all the video with it, and clones that.
@@ -40,11 +39,11 @@ def idm(
     """
     torch.manual_seed(plan.seed)
     assert data.spec.frame is not None and data.spec.space is not None
-    eyes = encoder or Keypoints(frame=data.spec.frame, points=points, width=width)
-    head = Head(features=eyes.dim * (past + 2), space=data.spec.space, width=128)  # type: ignore[operator]
+    eyes = encoder or Keypoints(frame=data.spec.frame, points=16)
+    head = Head(features=eyes.dim * (past + 2), space=data.spec.space, width=hidden)  # type: ignore[operator]
     inverse = Supervised(encoder=eyes, features=eyes.dim, head=head, past=past)  # type: ignore[arg-type]
     fit(inverse, data.clips(past + 2, labelled=1.0), out and out / "inverse", plan, about={"recipe": "idm"})
     told = relabel(inverse, data.select(source) if source else data)
-    policy = bc(told, out and out / "policy", points=points, width=width, past=past, plan=cloning or plan)
+    policy = bc(told, out and out / "policy", past=past, plan=cloning or plan)
     policy.seen = policy.seen | inverse.seen
     return policy

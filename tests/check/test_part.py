@@ -21,8 +21,8 @@ from tacit.envs.dots import Board
 from tacit.latents.decode import Decoder
 from tacit.latents.forward import Ahead, Moved, Painted, Pixels
 from tacit.latents.inverse import Difference, Pair, Stacked
-from tacit.latents.supervised import Supervised
 from tacit.latents.model import LatentActions
+from tacit.latents.supervised import Supervised
 from tacit.part import Part
 from tacit.parts.conv import Impala, Mlp, Strided
 from tacit.parts.keypoints import Keypoints, Repaint
