@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DEMO_EXTRAS ?= babyai
+DEMO_EXTRAS ?= control
 TEST_EXTRAS ?= dev,envs
 ALL_EXTRAS := $(DEMO_EXTRAS),$(TEST_EXTRAS)
 PROCGEN_EXTRAS := $(ALL_EXTRAS),procgen
