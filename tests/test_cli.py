@@ -23,7 +23,7 @@ from tacit.train import Interrupted
 ROOT = Path(__file__).parent.parent
 TINY = ("--plan.steps", "4", "--plan.batch", "8")
 SMALL = {"tacit": ("--points", "4", "--width", "8", "--reach", "2"), "bc": ("--points", "4", "--width", "8")}
-SMALL |= {"idm": SMALL["bc"], "follow": (), "lapo": ("--codes", "8", "--width", "1", "--base", "8")}
+SMALL |= {"idm": ("--hidden", "16"), "follow": (), "lapo": ("--codes", "8", "--width", "1", "--base", "8")}
 SMALL |= {"laom": ("--dim", "16", "--width", "32", "--features", "32", "--channels", "8", "--reach", "2")}
 COLLECT = ("collect", "dots/plain", "dots", "--episodes", "60", "--size", "16", "--workers", "1")
 

@@ -282,7 +282,7 @@ def ran(name: str, out: Path) -> float:
     module = importlib.import_module(f"tacit.recipes.{name}")
     recipe, tiny = getattr(module, name), module.TINY
     data = toys.dots(Board(size=16), episodes=150, length=12, determinism=0.7, seed=0).episodes
-    plan = Plan(steps=120, batch=64, rate=3e-3, seed=0, device="cpu")
+    plan = Plan(steps=400 if name == "follow" else 120, batch=64, rate=3e-3, seed=0, device="cpu")
     train, held = data.split(0.2)
     if name == "follow":
         latents = tacit_recipe(

@@ -36,7 +36,7 @@ def test_a_few_episodes_are_of_every_source_and_those_with_labels_come_first() -
 
 
 def test_every_stage_is_seen_with_its_own_cost() -> None:
-    recipe, plan = partial(idm, out=None, points=2, width=8), Plan(steps=500, batch=4, precision="float32")
+    recipe, plan = partial(idm, out=None, hidden=8), Plan(steps=500, batch=4, precision="float32")
     found = rehearse(recipe, episodes(), plan=plan)
     supervised, cloning = found["stages"]
     assert (supervised["model"], cloning["model"]) == ("Supervised", "Cloning")

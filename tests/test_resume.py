@@ -190,7 +190,7 @@ def test_a_full_disk_costs_no_more_than_the_steps_since_the_last_save(
             OSError, match=r"The disk is full: step 10 could not be saved .* the state of step 5,"
         ) as stop:
             fit(model(), Pictures(), tmp_path, PLAN)
-    assert stop.value.errno == errno.ENOSPC and "go on from there: python -m pytest" in str(stop.value)
+    assert stop.value.errno == errno.ENOSPC and "go on from there: python" in str(stop.value)
     assert state.read_state(tmp_path / state.RESUME).step == 5 and not list(tmp_path.glob(".*"))
     fit(model(), Pictures(), tmp_path, PLAN)
     assert files(tmp_path) == whole

@@ -250,7 +250,7 @@ def test_a_source_that_ends_says_so() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_ends_the_step_saves_and_says_how_to_go_on(number: int, tmp_path: Path) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"Stopped at step 12 of 20 and saved. To go on from here: python -m pytest"):
+    with pytest.raises(Interrupted, match=r"Stopped at step 12 of 20 and saved. To go on from here: python"):
         fit(Line(), During(11, lambda: os.kill(os.getpid(), number)), tmp_path, QUICK)
     assert signal.getsignal(number) is before and state.read_state(tmp_path / state.RESUME).step == 12
     again = fit(Line(), During(-1, list), tmp_path, QUICK)
