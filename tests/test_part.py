@@ -194,16 +194,26 @@ def test_a_full_disk_leaves_the_old_save_whole(tmp_path: Path, monkeypatch: pyte
     before = part.save(tmp_path) and {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     nn.init.ones_(part.net.weight)
 
-    def full(tensors: Any, path: str, metadata: Any = None) -> None:
-        Path(path).write_bytes(b"half")
-        raise tacit.part.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tacit.part, "save_file", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left") as caught:
             part.save(tmp_path)
     assert caught.value.errno == errno.ENOSPC
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_tensors_go_into_the_file_that_is_named_and_by_way_of_no_other(tmp_path: Path) -> None:
+    """A writer that renames a file of its own leaves it behind when it is killed, under a name nobody sweeps."""
+    path = tmp_path / "a"
+    path.touch()
+    before = path.stat().st_ino
+    tacit.part.store({"x": torch.ones(3)}, str(path), about={"k": "v"})
+    assert path.stat().st_ino == before and load_file(path)["x"].tolist() == [1, 1, 1]
 
 
 def test_of_several_files_none_is_placed_before_all_are_written(tmp_path: Path) -> None:
