@@ -22,6 +22,7 @@ from tacit.data.lerobot import FEATURES, episode_table, fill, information, parqu
 from tacit.data.reader import Spec, content
 from tacit.data.stats import STATS, measure, merge
 from tacit.data.video import SHARP, Encoder
+from tacit.part import write
 
 CHUNK = 1000  # files in one folder
 MOST = 200 * 2**20  # bytes in one video file
@@ -29,7 +30,8 @@ DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 TABLE = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-OURS = {".partial", "data", "videos", "meta", "cache"}
+STAGE = ".partial"
+OURS = {STAGE, "data", "videos", "meta", "cache"}
 
 
 @final
@@ -69,7 +71,7 @@ class Writer:
         self._tasks: dict[str, int] = {}
         self._told: list[dict[str, Any]] = []
         self._stats: dict[str, dict[str, Any]] = {}
-        self._stage = self.path / ".partial"
+        self._stage = self.path / STAGE
         self._begin(append)
         self._encoder: Encoder | None = None
         self._rows: list[dict[str, np.ndarray]] = []
@@ -116,7 +118,10 @@ class Writer:
         tasks = parquet(self.path / "meta" / "tasks.parquet").to_pydict()
         numbers = tasks.pop("task_index")
         self._tasks = dict(zip(next(iter(tasks.values())), numbers, strict=True))  # pandas may not have named its index
-        stats = self.path / "meta" / "stats.json"
+        # A kill between the two files leaves statistics that are ahead of what is counted; those before lie beside.
+        before, stats = self._before(total), self.path / "meta" / "stats.json"
+        if before.exists():
+            _place(before, stats)
         self._stats = json.loads(stats.read_text()) if stats.exists() else {}
         self.features = info["features"]
         keys = ["data", "meta/episodes", *([f"videos/{self.camera}"] if self.spec.frame else [])]
@@ -127,6 +132,10 @@ class Writer:
             for c, f in zip(table[f"{k}/chunk_index"], table[f"{k}/file_index"], strict=True)
         ]
         return max(numbers, default=-1)
+
+    def _before(self, episodes: int) -> Path:
+        """Where the statistics of so many episodes lie while those of more are put in their place."""
+        return self._stage / f"stats-{episodes}.json"
 
     def __len__(self) -> int:
         return self.episodes + len(self._table)
@@ -219,12 +228,15 @@ class Writer:
             moves.insert(0, (encoder.path, fill(VIDEO, video_key=self.camera, **at)))
         for staged, name in moves:
             _place(staged, self.path / name)
+        before, held = self._before(self.episodes), json.dumps(self._stats)
+        write(before, lambda path: Path(path).write_text(held))
         self._stats = merge([self._stats, *(t["stats"] for t in self._table)])
         self._told += [t["told"] for t in self._table]
         self.episodes, self.frames = len(self), self.frames + sum(t["length"] for t in self._table)
         self._file += 1
         self._rows, self._table = [], []
         self._describe()
+        before.unlink()
 
     def _write_data(self) -> Path:
         tables = [pa.table({name: _arrow(value) for name, value in rows.items()}) for rows in self._rows]

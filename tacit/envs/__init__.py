@@ -10,7 +10,7 @@ from tacit.envs.simulator import Demonstrator, Expert, Play, Simulator
 
 __all__ = ["Demonstrator", "Expert", "Play", "Simulator", "names", "simulator"]
 
-FAMILIES = ("atari", "babyai", "control", "dots", "lander")
+FAMILIES = ("atari", "babyai", "control", "dots", "lander", "metaworld", "procgen")
 
 
 def simulator(
@@ -65,4 +65,14 @@ def _family(family: str) -> tuple[Callable[..., Simulator], Iterable[str]]:
             from tacit.envs.lander import Lander
 
             return Lander, LANDERS
+        case "metaworld":
+            from tacit.envs.metaworld import TASKS as TABLES
+            from tacit.envs.metaworld import MetaWorld
+
+            return MetaWorld, TABLES
+        case "procgen":
+            from tacit.envs.procgen import GAMES as LEVELS
+            from tacit.envs.procgen import Procgen
+
+            return Procgen, LEVELS
     raise ValueError(f"There is no family {family!r} of simulators; there are {', '.join(FAMILIES)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from tacit.data.episodes import Episodes
 from tacit.data.lerobot import LeRobot
-from tacit.data.record import OURS, Writer
+from tacit.data.record import OURS, STAGE, Writer
 from tacit.part import write
 from tacit.state import alone, bar
 
@@ -46,6 +47,7 @@ def kept(infer: Callable[..., Found], data: Episodes, *, out: Path, who: dict[st
         done = len(LeRobot(out).lengths) if begun else 0
         if done < len(data):
             _write(infer, data, out=out, first=done)
+        shutil.rmtree(out / STAGE, ignore_errors=True)  # a kill after the last episode was counted leaves it behind
         held = LeRobot(out)
         latents, codes = _pieces(held, "latents"), _pieces(held, "codes")
     return data.with_latents(latents, codes or None)

@@ -78,7 +78,12 @@ def numbered(path: Path) -> set[str]:
     return {str(p.relative_to(path)) for p in path.rglob("file-*") if p.is_file()}
 
 
-@pytest.mark.parametrize("step", range(9))
+def counted(path: Path) -> int:
+    """How many rows the statistics say they are of."""
+    return int(json.loads((path / "meta" / "stats.json").read_text())["index"]["count"][0])
+
+
+@pytest.mark.parametrize("step", range(10))
 def test_a_crash_between_any_two_renames_leaves_a_whole_dataset(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,23 +102,25 @@ def test_a_crash_between_any_two_renames_leaves_a_whole_dataset(
     writer = Writer(tmp_path, spec(), append=True)
     monkeypatch.setattr(os, "replace", crashing)
     writer.add(recorded(4, 7))
-    if step < 7:
+    if step < 8:
         with pytest.raises(KeyboardInterrupt):
             writer.commit()
     else:
         writer.commit()
     monkeypatch.undo()
     held = data.open(tmp_path)
-    assert len(held) == (2 if step < 7 else 3)
+    assert len(held) == (2 if step < 8 else 3)
     assert equal(held.episode(1), recorded(6, 1))
     Writer(tmp_path, spec(), append=True).close()
-    assert step >= 7 or numbered(tmp_path) == before, "leavings are swept even if nothing follows"
+    assert step >= 8 or numbered(tmp_path) == before, "leavings are swept even if nothing follows"
+    assert counted(tmp_path) == held.lengths.sum(), "statistics are of what is counted, and of that once"
     with Writer(tmp_path, spec(), append=True) as again:
         again.add(recorded(9, 8))
     held = data.open(tmp_path)
     assert equal(held.episode(len(held) - 1), recorded(9, 8))
     tables = sorted(tmp_path.glob("data/**/*.parquet"))
     rows = pa.concat_tables([pq.read_table(t) for t in tables])["index"].to_pylist()
+    assert counted(tmp_path) == len(rows)
     assert rows == list(range(len(rows))), "no leavings of the crash are in the folder for others to read"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tacit.envs
 from tacit.clip import Space
 from tacit.envs import names, simulator
 from tacit.envs.distract import KINDS, Distract
@@ -188,6 +190,8 @@ def test_names_are_listed_and_a_near_miss_is_answered_with_the_likely_one() -> N
     listed = names()
     assert {"babyai/GoToRedBall", "lander/discrete", "lander/continuous"} <= set(listed)
     assert len(set(listed)) == len(listed) and all(name.count("/") == 1 for name in listed)
+    written = {path.stem for path in Path(tacit.envs.__file__).parent.glob("*.py")}
+    assert {name.partition("/")[0] for name in listed} == written - {"__init__", "simulator", "distract", "plain"}
     for wrong, right in (
         ("lander/continous", "lander/continuous"),
         ("babyia/GoToObj", "babyai/GoToObj"),
