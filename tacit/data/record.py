@@ -206,9 +206,7 @@ class Writer:
         }
         for column, feature in FEATURES.items():
             if self.spec.has(column):
-                value = self.spec.blank(
-                    column, length
-                )  # an episode's last row stays so: no action leads from its last frame
+                value = self.spec.blank(column, length)  # its last row stays so: no action leads from the last frame
                 given = getattr(episode, column)
                 if given is not None:
                     value[: len(given)] = given
@@ -256,9 +254,8 @@ class Writer:
                 row |= {f"videos/{self.camera}/{k}_timestamp": told[k] for k in ("from", "to")}
             rows.append(row)
         table = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
-        for (
-            feature
-        ) in self.features:  # a feature nobody recorded keeps its columns, for the files must agree on their types
+        # A feature nobody recorded keeps its columns, for the files must agree on their types.
+        for feature in self.features:
             for name in STATS:
                 kind = pa.list_(pa.int64() if name == "count" else pa.float64())
                 if feature == self.camera and name != "count":
