@@ -53,7 +53,8 @@ class Stage:
     frames: int = 10_000  # of the expert, and as many of play
     points: int = 16
     steps: int = 1000  # of learning latent actions, and of every supervised inverse model
-    cloning: int = 400  # of every policy
+    cloning: int = 400  # of every policy, but for
+    piloting: int = 1000  # the one latent policy that serves all budgets
     episodes: int = 50
     pretrained: bool = False  # also: an inverse model that starts from our encoder
 
@@ -74,7 +75,7 @@ class Stage:
 
 
 OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
-    "control/point_mass": (32, {"repeat": 10, "horizon": 36}, 1.2),
+    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 2.0),
     "atari/pong": (64, {}, 0.1),
     "metaworld/button-press-topdown": (64, {}, 0.3),
     "dots/plain": (16, {}, 0.4),
@@ -115,7 +116,8 @@ def demo(
     size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
     stage = Stage(
         env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
-        steps=steps, cloning=max(1, steps * 2 // 5), frames=frames // 2, episodes=episodes, pretrained=pretrained,
+        steps=steps, cloning=max(1, steps * 2 // 5), piloting=steps, frames=frames // 2, episodes=episodes,
+        pretrained=pretrained,
     )  # fmt: skip
     began, console = time.perf_counter(), Console(stderr=True)
     _settled(out, stage, fresh=fresh)
@@ -279,11 +281,11 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
         yield labels, idm(few, place, encoder=eyes, source="expert", plan=plan, cloning=short)
         return
     model = _model(stage, folder, method, whole.unlabelled(), plan)
-    told = label(model, whole)
+    told, long = label(model, whole), stage.plan(stage.piloting, seed)
     for budget in BUDGETS:
         few = told.keep_labels(budget, seed=seed, source="expert")
         eyes = None if model.encoder is not None else Keypoints(frame=(stage.size, stage.size), points=stage.points)
-        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=short)
+        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=long)
 
 
 def _model(stage: Stage, folder: Path, method: str, video: Episodes, plan: Plan) -> LatentActions:

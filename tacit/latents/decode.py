@@ -18,6 +18,7 @@ from tacit.part import Part
 
 FOLDS = 5
 NEIGHBOURS = 5  # labelled latents that a vote is taken among
+GAIN = 3.0  # the most that shrinkage is undone by: beyond it there is more noise than signal
 STEPS = 300  # of the network's training
 ENOUGH = 128  # labels below which a network is not tried: too few to hold some out and still fit it
 FIELDS = ("latent", "before", "seen", "action", "stretch")
@@ -86,6 +87,24 @@ class Decoder(Part):
     def forward(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
         said = self.scores(latent, before, seen=seen)
         return said.argmax(-1) if self.space.discrete else said.clamp(self.space.low, self.space.high)
+
+    @torch.no_grad()
+    def unshrunk(self, labels: Labels) -> Decoder:
+        """Undo what regression takes off because single latents are noisy: for wishes, which are means and are not.
+
+        What it says of the labelled actions is regressed on them, number by number, and that slope divided out. Choices
+        and what is no ridge stay as they are.
+        """
+        if self.space.discrete or self.kind != "linear":
+            return self
+        action = labels.action.float()
+        said = (self._told(labels.latent, labels.before, labels.seen) - self.mean) * self.unit @ self.weight + self.bias
+        off, short = action - action.mean(0), said - said.mean(0)
+        slope = (off * short).sum(0) / off.square().sum(0).clamp(min=1e-9)
+        gain = torch.where(slope > 0, slope.clamp(min=1e-9).reciprocal(), 1.0).clamp(1.0, GAIN)
+        self.weight.mul_(gain)
+        self.bias.copy_((self.bias - said.mean(0)) * gain + action.mean(0))
+        return self
 
     def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
         return torch.cat([latent.float() @ self.basis, before.float() @ self.basis, seen.float()], 1)

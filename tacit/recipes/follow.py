@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tacit.data.episodes import Episodes
-from tacit.latents.decode import decoder
+from tacit.latents.decode import decoder, gather
 from tacit.latents.model import LatentActions, label
 from tacit.part import Part
 from tacit.policies.cloning import Cloning, Following
@@ -30,7 +30,8 @@ def follow(
 
     Paper: Schmidt and Jiang 2024 (arXiv 2312.10812), offline decoding; LAOM (arXiv 2502.00379) does so by an MLP.
     Differs: the decoder may see the latent before, the present features or neither, and be ridges, a network or a
-        vote; labels held out choose. The latent policy needs no labels, so one serves every label budget.
+        vote; labels held out choose; ridges are unshrunk, for a wish is a mean. The latent policy needs no labels, so
+        one serves every label budget.
     Published: LAPO recovers its expert with online data; Genie reports parity with oracle cloning at 200 labels.
     Ours: not measured.
     """
@@ -43,7 +44,7 @@ def follow(
     pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
     fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
     found, _ = decoder(latents, data)
-    policy = Following(pilot=pilot, latents=latents, decoder=found)
+    policy = Following(pilot=pilot, latents=latents, decoder=found.unshrunk(gather(latents, data)))
     policy.seen = latents.seen | pilot.seen | frozenset(data.prints)
     if out is not None:
         policy.save(out)

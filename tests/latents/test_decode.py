@@ -1,0 +1,45 @@
+"""What a decoder makes of latents that are noisy, as found ones are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tacit.clip import Space
+from tacit.latents.decode import Decoder, Labels, Way
+
+
+def noisy(count: int, *, seed: int) -> tuple[Labels, torch.Tensor]:
+    """Actions around one of two wishes, and latents that tell each action but for noise as large as the actions."""
+    random = torch.Generator().manual_seed(seed)
+    which = torch.randint(2, (count,), generator=random)
+    action = torch.tensor([[-0.3, 0.2], [0.3, -0.2]])[which] + 0.4 * torch.randn(count, 2, generator=random)
+    latent = 2 * action + 0.8 * torch.randn(count, 2, generator=random)
+    nothing = torch.zeros(count, 0)
+    return Labels(latent, torch.zeros_like(latent), nothing, action, torch.arange(count)), which
+
+
+def fitted(space: Space) -> tuple[Decoder, Labels, torch.Tensor]:
+    labels, which = noisy(4000, seed=0)
+    made = Decoder(space=space, latent=2, features=0).fit(labels, Way("linear", memory=False))
+    return made, labels, which
+
+
+def test_a_wish_is_answered_with_the_mean_action_and_regression_alone_answers_too_small() -> None:
+    """A policy wishes for the mean latent of what was done: the action it gets must be the mean of what was done."""
+    made, labels, which = fitted(Space("continuous", 2))
+    means = torch.stack([labels.action[which == k].mean(0) for k in (0, 1)])
+    wishes = torch.stack([labels.latent[which == k].mean(0) for k in (0, 1)])
+    short = made(wishes, torch.zeros_like(wishes), torch.zeros(2, 0))
+    apart = (short[1] - short[0]) / (means[1] - means[0])
+    assert (apart < 0.7).all(), "regression takes off what the noise is of the whole, here about 0.4"
+    whole = made.unshrunk(labels)(wishes, torch.zeros_like(wishes), torch.zeros(2, 0))
+    torch.testing.assert_close(whole, means, atol=0.03, rtol=0)
+
+
+def test_an_action_that_never_varied_is_left_as_it_was() -> None:
+    made, labels, _ = fitted(Space("continuous", 2))
+    labels.action[:, 1] = 0.5
+    made.fit(labels, Way("linear", memory=False))
+    said = made.unshrunk(labels)(labels.latent, labels.before, labels.seen)
+    assert torch.isfinite(said).all() and said[:, 1].numpy() == pytest.approx(0.5, abs=1e-3)
