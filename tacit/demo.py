@@ -75,7 +75,7 @@ class Stage:
 
 
 OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
-    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 2.0),
+    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 1.2),
     "atari/pong": (64, {}, 0.1),
     "metaworld/button-press-topdown": (64, {}, 0.3),
     "dots/plain": (16, {}, 0.4),
