@@ -53,8 +53,7 @@ class Stage:
     frames: int = 10_000  # of the expert, and as many of play
     points: int = 16
     steps: int = 1000  # of learning latent actions, and of every supervised inverse model
-    cloning: int = 400  # of every policy, but for
-    piloting: int = 1000  # the one latent policy that serves all budgets
+    cloning: int = 400  # of every policy but the latent one, which serves all budgets and takes ``steps``
     episodes: int = 50
     pretrained: bool = False  # also: an inverse model that starts from our encoder
 
@@ -116,8 +115,7 @@ def demo(
     size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
     stage = Stage(
         env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
-        steps=steps, cloning=max(1, steps * 2 // 5), piloting=steps, frames=frames // 2, episodes=episodes,
-        pretrained=pretrained,
+        steps=steps, cloning=max(1, steps * 2 // 5), frames=frames // 2, episodes=episodes, pretrained=pretrained,
     )  # fmt: skip
     began, console = time.perf_counter(), Console(stderr=True)
     _settled(out, stage, fresh=fresh)
@@ -281,11 +279,11 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
         yield labels, idm(few, place, encoder=eyes, source="expert", plan=plan, cloning=short)
         return
     model = _model(stage, folder, method, whole.unlabelled(), plan)
-    told, long = label(model, whole), stage.plan(stage.piloting, seed)
+    told = label(model, whole)
     for budget in BUDGETS:
         few = told.keep_labels(budget, seed=seed, source="expert")
         eyes = None if model.encoder is not None else Keypoints(frame=(stage.size, stage.size), points=stage.points)
-        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=long)
+        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=plan)
 
 
 def _model(stage: Stage, folder: Path, method: str, video: Episodes, plan: Plan) -> LatentActions:

@@ -135,8 +135,12 @@ def claimed(report: Report, *, where: str, budgets: Sequence[int], seeds: int) -
         bar="in success or in normalised return: " + "; ".join(checks["success"]),
         passed=any(all(met.values()) for met in checks.values()),
         rows=report.rows,
-        extra={"summary": summaries["success"], "checks": checks, "seconds": report.seconds}
-        | {"normalised": summaries["normalised"]},
+        extra={
+            "summary": summaries["success"],
+            "normalised": summaries["normalised"],
+            "checks": checks,
+            "seconds": report.seconds,
+        },
     )
 
 

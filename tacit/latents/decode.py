@@ -98,7 +98,7 @@ class Decoder(Part):
         if self.space.discrete or self.kind != "linear":
             return self
         action = labels.action.float()
-        said = (self._told(labels.latent, labels.before, labels.seen) - self.mean) * self.unit @ self.weight + self.bias
+        said = self.scores(labels.latent, labels.before, seen=labels.seen)
         off, short = action - action.mean(0), said - said.mean(0)
         slope = (off * short).sum(0) / off.square().sum(0).clamp(min=1e-9)
         gain = torch.where(slope > 0, slope.clamp(min=1e-9).reciprocal(), 1.0).clamp(1.0, GAIN)
@@ -158,12 +158,12 @@ class Decoder(Part):
 
 
 @torch.no_grad()
-def decoder(model: LatentActions, data: Episodes) -> tuple[Decoder, dict[Way, float]]:
+def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tuple[Decoder, dict[Way, float]]:
     """A decoder from the labels of ``data``, and each way's squared error on stretches of labels held out from it.
 
     Ridges of every firmness, told of the past or not, of the picture or not, speak together, each by how well it does
     on what it has not seen: with sixteen labels choosing one of them is a lottery. A network or a vote replaces
-    them where it does better than the best of them.
+    them where it does better than the best of them. With ``wishes`` it is unshrunk, for a policy's mean latents.
     """
     labels, space, basis = gather(model, data), data.spec.space, principal(model, data)
     assert space is not None
@@ -176,8 +176,10 @@ def decoder(model: LatentActions, data: Episodes) -> tuple[Decoder, dict[Way, fl
     errors = {way: held_out(labels, way, space=space, basis=basis) for way in (*ridges, *others)}
     best = min(errors, key=errors.__getitem__)
     if best.kind != "linear":
-        return _fitted(labels, best, space, basis), errors
-    return _committee(labels, {way: errors[way] for way in ridges}, space, basis), errors
+        made = _fitted(labels, best, space, basis)
+    else:
+        made = _committee(labels, {way: errors[way] for way in ridges}, space, basis)
+    return made.unshrunk(labels) if wishes else made, errors
 
 
 def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Tensor) -> Decoder:

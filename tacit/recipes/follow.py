@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tacit.data.episodes import Episodes
-from tacit.latents.decode import decoder, gather
+from tacit.latents.decode import decoder
 from tacit.latents.model import LatentActions, label
 from tacit.part import Part
 from tacit.policies.cloning import Cloning, Following
@@ -43,8 +43,8 @@ def follow(
         raise ValueError("This latent action model has no encoder for a policy to see with; give follow an encoder.")
     pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
     fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
-    found, _ = decoder(latents, data)
-    policy = Following(pilot=pilot, latents=latents, decoder=found.unshrunk(gather(latents, data)))
+    found, _ = decoder(latents, data, wishes=True)
+    policy = Following(pilot=pilot, latents=latents, decoder=found)
     policy.seen = latents.seen | pilot.seen | frozenset(data.prints)
     if out is not None:
         policy.save(out)
