@@ -12,7 +12,7 @@ from tacit.check.part import check_part, costing, reloaded, tried
 from tacit.check.promise import ALIKE, Broken, accept, altered, apart, equal, not_causal, seeded
 from tacit.clip import Clip, Space
 from tacit.evaluate.holdout import still
-from tacit.evaluate.rollout import place, select
+from tacit.evaluate.rollout import renew, select
 from tacit.part import Part
 from tacit.policies.policy import Policy
 
@@ -93,7 +93,7 @@ def _begins_anew(policy: Any, clip: Clip, together: Tensor) -> None:
     memory = _acted(policy, clip)[1][half]
     try:
         memory = select(memory, range(len(clip)))
-        memory = place(memory, [0], fresh=policy.start(1), batch=len(clip))
+        memory = renew(memory, [0], fresh=policy.start(1), batch=len(clip))
         said, _ = _act(policy, _spliced(clip, half), half, memory)
         fine = not apart(said, torch.cat([together[0, :1], together[half, 1:]]), by=ALIKE).any()
         seen = "begun again beside others that went on, it acted otherwise"

@@ -6,9 +6,8 @@ import copy
 import dataclasses
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from tacit.clip import Clip, Space
 from tacit.envs.simulator import Demonstrator, Simulator
+from tacit.evaluate.holdout import place, still
 from tacit.evaluate.interval import mean, normalise, proportion
 from tacit.evaluate.report import Value
 from tacit.part import Part
@@ -130,7 +130,7 @@ def select(memory: Any, rows: Sequence[int]) -> Any:
     return _match(lambda x: x[torch.as_tensor(rows, dtype=torch.long, device=x.device)], memory)
 
 
-def place(memory: Any, rows: Sequence[int], *, fresh: Any, batch: int) -> Any:
+def renew(memory: Any, rows: Sequence[int], *, fresh: Any, batch: int) -> Any:
     """The memory of ``batch`` rows with ``rows`` of it begun anew; ``memory`` itself is left as it was."""
     if len(rows) == batch:
         return fresh
@@ -223,7 +223,7 @@ class _Task:
         if policy is not None and not isinstance(policy, Acting):
             kind = type(actor).__name__
             raise TypeError(f"{kind} cannot act; wanted a policy (start, act) or a demonstrator (begin, act).")
-        with _calm(actor, _derived(self.seed, numbers[0])):
+        with still(actor, seed=_derived(self.seed, numbers[0])):
             return self._play(actor, policy, simulators, numbers)
 
     def _play(
@@ -251,7 +251,7 @@ class _Task:
             live = [self._begin(actor, t.simulator, new[id(t)]) if t.over else t for t in (live[i] for i in kept)]
             if policy and live:
                 memory = select(memory, kept)
-                memory = place(memory, fresh, fresh=policy.start(len(fresh)), batch=len(live)) if fresh else memory
+                memory = renew(memory, fresh, fresh=policy.start(len(fresh)), batch=len(live)) if fresh else memory
         return done
 
     def _begin(self, actor: Any, simulator: Simulator, number: int) -> _Trial:
@@ -274,36 +274,13 @@ def _decide(policy: Acting, live: Sequence[_Trial], memory: Any) -> tuple[np.nda
     state = torch.from_numpy(np.stack([t.observation["state"] for t in live])).unsqueeze(1)
     texts = [t.simulator.text for t in live]
     text = None if all(x is None for x in texts) else tuple(x or "" for x in texts)
-    actions, memory = policy.act(Clip(frames=frames, state=state, text=text).to(_device(policy)), memory)
+    actions, memory = policy.act(Clip(frames=frames, state=state, text=text).to(place(policy)), memory)
     space: Space = live[0].simulator.space
     actions = actions.detach().cpu()
     taken = space.check(actions.float().numpy() if actions.is_floating_point() else actions.numpy(), len(live))
     if not np.asarray(space.labelled(taken)).all():
         raise ValueError(f"{type(policy).__name__} gave an action that cannot be taken (-1, NaN or infinite): {taken}.")
     return taken, memory
-
-
-def _device(policy: Any) -> torch.device:
-    found = getattr(policy, "device", None)
-    if found is None and isinstance(policy, torch.nn.Module):
-        found = next((p.device for p in policy.parameters()), None)
-    return torch.device(found or "cpu")
-
-
-@contextmanager
-def _calm(actor: Any, seed: int) -> Iterator[None]:
-    """No gradients, evaluation mode and a seeded generator; all as it was afterwards."""
-    training = getattr(actor, "training", False)
-    device = _device(actor)
-    with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        try:
-            if training:
-                actor.eval()
-            yield
-        finally:
-            if training:
-                actor.train()
 
 
 def _derived(seed: int, number: int) -> int:
@@ -327,7 +304,7 @@ def _spread(
     workers = min(workers, episodes)
     with tempfile.TemporaryDirectory() as folder:
         classes: tuple[type[Part], ...] = ()
-        device = _device(policy)
+        device = place(policy)
         if isinstance(policy, Part):
             classes = tuple({type(m) for m in policy.modules() if isinstance(m, Part)})
             policy = policy.save(folder)

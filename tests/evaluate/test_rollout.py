@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tacit.clip import Clip, Space
 from tacit.envs.simulator import Expert, Simulator
-from tacit.evaluate.rollout import Chance, Rollouts, place, rollout, select, summary
+from tacit.evaluate.rollout import Chance, Rollouts, renew, rollout, select, summary
 from tacit.part import Part
 
 
@@ -139,7 +139,7 @@ def test_same_episodes_whatever_the_number_of_simulators(count: int) -> None:
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
-        ("place", lambda memory, rows, fresh, batch: memory),  # a new episode inherits the last one's memory
+        ("renew", lambda memory, rows, fresh, batch: memory),  # a new episode inherits the last one's memory
         ("select", lambda memory, rows: select(memory, [*rows[1:], rows[0]])),  # rows change places
     ],
 )
@@ -297,7 +297,7 @@ def test_memory_rows_are_picked_and_begun_anew() -> None:
     picked = select(memory, [3, 1])
     assert picked["a"][0].tolist() == [3, 1] and picked["b"].past.tolist() == [30, 10] and picked["c"] is None
     fresh = {"a": (torch.tensor([-1]), [torch.tensor([[-1, -1]])]), "b": Held(torch.tensor([-1])), "c": None}
-    placed = place(memory, [2], fresh=fresh, batch=4)
+    placed = renew(memory, [2], fresh=fresh, batch=4)
     assert placed["a"][0].tolist() == [0, 1, -1, 3] and placed["a"][1][0][2].tolist() == [-1, -1]
     assert placed["b"].past.tolist() == [0, 10, -1, 30]
     assert memory["a"][0].tolist() == [0, 1, 2, 3]  # what was handed in is left alone
@@ -308,15 +308,15 @@ def test_memory_that_cannot_be_split_is_refused() -> None:
         select((torch.zeros(2), 3), [0])
     grown, start = torch.zeros(4, 6, 2), torch.zeros(1, 1, 2)
     with pytest.raises(ValueError, match="keeps its shape"):
-        place(grown, [0], fresh=start, batch=4)
+        renew(grown, [0], fresh=start, batch=4)
     with pytest.raises(ValueError, match="keeps its shape"):
-        place(
+        renew(
             torch.zeros(2, 4, 8), [0], fresh=torch.zeros(2, 1, 8), batch=4
         )  # (layers, batch, width), as of torch's GRU
     with pytest.raises(ValueError, match="let start give the same as act"):
-        place((torch.zeros(4), torch.zeros(4)), [0], fresh=(None, torch.zeros(1)), batch=4)
+        renew((torch.zeros(4), torch.zeros(4)), [0], fresh=(None, torch.zeros(1)), batch=4)
     with pytest.raises(ValueError, match="let start give the same as act"):
-        place({"a": torch.zeros(4)}, [0], fresh={"b": torch.zeros(1)}, batch=4)
+        renew({"a": torch.zeros(4)}, [0], fresh={"b": torch.zeros(1)}, batch=4)
 
 
 def test_memory_may_grow_where_one_simulator_plays() -> None:
