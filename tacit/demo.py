@@ -52,8 +52,7 @@ class Stage:
     noise: float = 0.4  # of the demonstrator, so that its video shows more than one way
     frames: int = 10_000  # of the expert, and as many of play
     points: int = 16
-    steps: int = 1000  # of learning latent actions, and of every supervised inverse model
-    cloning: int = 400  # of every policy but the latent one, which serves all budgets and takes ``steps``
+    steps: int = 1000  # of every model and every policy alike
     episodes: int = 50
     pretrained: bool = False  # also: an inverse model that starts from our encoder
 
@@ -69,8 +68,8 @@ class Stage:
     def open(self) -> Simulator:
         return simulator(self.env, size=self.size, **self.told)
 
-    def plan(self, steps: int, seed: int) -> Plan:
-        return Plan(steps=steps, rate=2e-3, precision="bfloat16", seed=seed, device="cpu")
+    def plan(self, seed: int) -> Plan:
+        return Plan(steps=self.steps, rate=2e-3, precision="bfloat16", seed=seed, device="cpu")
 
 
 OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
@@ -104,7 +103,7 @@ def demo(
         seeds: how many times to do all of it, each on data of its own.
         distract: lay moving "sprites" or a moving "background" over the picture.
         strength: how much of them, 0 to 3.
-        steps: of learning latent actions, and of every supervised inverse model.
+        steps: of training, of every model and every policy alike.
         frames: of video, half of an expert and half of play.
         episodes: each policy acts in.
         pretrained: also try an inverse model that starts from our encoder.
@@ -115,7 +114,7 @@ def demo(
     size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
     stage = Stage(
         env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
-        steps=steps, cloning=max(1, steps * 2 // 5), frames=frames // 2, episodes=episodes, pretrained=pretrained,
+        steps=steps, frames=frames // 2, episodes=episodes, pretrained=pretrained,
     )  # fmt: skip
     began, console = time.perf_counter(), Console(stderr=True)
     _settled(out, stage, fresh=fresh)
@@ -267,16 +266,16 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
         yield 0, Chance(seed)
         return
     expert, play = (recordings.open(folder / who, size=stage.size) for who in ("expert", "play"))
-    whole, plan, short = expert + play.unlabelled(), stage.plan(stage.steps, seed), stage.plan(stage.cloning, seed)
+    whole, plan = expert + play.unlabelled(), stage.plan(seed)
     if method == "bc":
         few = expert if labels < 0 else expert.keep_labels(labels, seed=seed)
-        yield few.labelled, bc(few, folder / f"bc-{labels}", points=stage.points, plan=short)
+        yield few.labelled, bc(few, folder / f"bc-{labels}", points=stage.points, plan=plan)
         return
     if method.startswith("idm"):
         few = whole.keep_labels(labels, seed=seed, source="expert")
         eyes = Policy.load(folder / "tacit-16").latents.encoder if method != "idm" else None  # type: ignore[attr-defined]
         place = folder / f"{method}-{labels}"
-        yield labels, idm(few, place, encoder=eyes, source="expert", plan=plan, cloning=short)
+        yield labels, idm(few, place, encoder=eyes, source="expert", plan=plan)
         return
     model = _model(stage, folder, method, whole.unlabelled(), plan)
     told = label(model, whole)

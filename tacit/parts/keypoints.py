@@ -33,17 +33,15 @@ class Keypoints(Part):
             nn.Conv2d(width, points, 1),
         )
         self.sharpness = nn.Parameter(torch.tensor(sharpness))
-        self.register_buffer("down", places(height // stride))
-        self.register_buffer("across", places(across // stride))
+        x, y = torch.meshgrid(places(across // stride), places(height // stride), indexing="xy")
+        self.register_buffer("grid", torch.stack([x, y], -1).flatten(0, 1))
 
     def forward(self, frames: Tensor) -> Tensor:
-        maps = self.maps(frames).float()
-        deviation, mean = torch.std_mean(maps, dim=(2, 3), keepdim=True)
-        maps = (maps - mean) / (deviation + 1e-3) * self.sharpness.exp()
-        weights = maps.flatten(2).softmax(-1).view_as(maps)
-        x = (weights.sum(2) * self.across).sum(-1)
-        y = (weights.sum(3) * self.down).sum(-1)
-        return torch.stack([x, y], -1).flatten(1)
+        maps = self.maps(frames).flatten(2).contiguous().float()
+        cells = maps.shape[-1]
+        maps = F.layer_norm(maps, (cells,), weight=self.sharpness.exp().expand(cells), eps=1e-6)
+        with torch.autocast(maps.device.type, enabled=False):  # half precision would round a place to a cell's eighth
+            return (maps.softmax(-1) @ self.grid).flatten(1)
 
 
 class Repaint(Part):

@@ -27,7 +27,6 @@ def idm(
     past: int = 1,
     source: str = "",
     plan: Plan = Plan(rate=2e-3),
-    cloning: Plan | None = None,
 ) -> Cloning:
     """Learns from the labels which action lies between two frames, labels all the video with it, and clones that.
 
@@ -44,6 +43,6 @@ def idm(
     inverse = Supervised(encoder=eyes, features=eyes.dim, head=head, past=past)  # type: ignore[arg-type]
     fit(inverse, data.clips(past + 2, labelled=1.0), out and out / "inverse", plan, about={"recipe": "idm"})
     told = relabel(inverse, data.select(source) if source else data)
-    policy = bc(told, out and out / "policy", past=past, plan=cloning or plan)
+    policy = bc(told, out and out / "policy", past=past, plan=plan)
     policy.seen = policy.seen | inverse.seen
     return policy
