@@ -76,7 +76,7 @@ class Plain(Part):
             x = F.max_pool2d(widen(x), 3, stride=2, padding=1)
             for one, two in zip(convs[::2], convs[1::2], strict=True):
                 x = x + two(F.relu(one(F.relu(x))))
-        return self.head(self.out(F.relu(x).flatten(1)))
+        return self.head(F.relu(self.out(F.relu(x).flatten(1))))
 
     def forward_model(self, frames: Tensor, z: Tensor) -> Tensor:
         spread = z[:, :, None, None].expand(-1, -1, *frames.shape[2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tacit.part import Part
 from tacit.parts.conv import Impala, Mlp
@@ -19,7 +20,7 @@ class Stacked(Part):
 
     def forward(self, seen: Tensor, goal: Tensor) -> Tensor:
         window = torch.cat([seen, goal[:, None]], 1).flatten(1, 2)
-        return self.out(self.look(window))
+        return self.out(F.relu(self.look(window)))
 
 
 class Pair(Part):
