@@ -110,8 +110,7 @@ def _demo(words: list[str]) -> Told:
     """The demo takes what its function takes, and shows its table itself."""
     from tacit.demo import demo
 
-    page = read(demo, words, name="demo")
-    told = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    told = read(demo, words, name="demo")
     return Told({key: value for key, value in told.items() if key != "figures"}, "")
 
 

@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from tacit.data.collect import collect
 from tacit.data.episodes import Episodes
 from tacit.envs import Simulator, simulator
 from tacit.evaluate import showing
-from tacit.evaluate.report import Report
+from tacit.evaluate.report import Report, duration
 from tacit.evaluate.rollout import Chance, Rollouts, rollout
 from tacit.latents.model import LatentActions, label
 from tacit.part import write
@@ -35,9 +37,11 @@ from tacit.recipes.follow import follow
 from tacit.recipes.idm import idm
 from tacit.recipes.lapo import lapo
 from tacit.recipes.tacit import tacit
+from tacit.rehearsal import STEPS, rehearse
 from tacit.train import Plan
 
 BUDGETS = (16, 64, 256, 1024)
+Job = tuple[str, int]  # a method and its labels
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,6 @@ class Stage:
     points: int = 16
     steps: int = 1000  # of every model and every policy alike
     episodes: int = 50
-    pretrained: bool = False  # also: an inverse model that starts from our encoder
 
     @property
     def title(self) -> str:
@@ -93,8 +96,9 @@ def demo(
     pretrained: bool = False,
     workers: int = 2,
     fresh: bool = False,
+    dry_run: bool = False,
     results: Path | None = None,
-) -> Path:
+) -> dict[str, Any]:
     """Record video, keep a few labels, train four methods on the same data, let each act, and show what came of it.
 
     Args:
@@ -109,19 +113,23 @@ def demo(
         pretrained: also try an inverse model that starts from our encoder.
         workers: processes, of one thread each.
         fresh: forget finished stages.
+        dry_run: record a little, take three steps of everything, tell what all of it would take, write nothing.
         results: also write the claim, its numbers and its figure to this JSON file.
     """
     size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
     stage = Stage(
         env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
-        steps=steps, frames=frames // 2, episodes=episodes, pretrained=pretrained,
+        steps=steps, frames=frames // 2, episodes=episodes,
     )  # fmt: skip
     began, console = time.perf_counter(), Console(stderr=True)
+    jobs = list(_jobs(pretrained))
+    if dry_run:
+        return _tried(stage, jobs, seeds, workers)
     _settled(out, stage, fresh=fresh)
     for seed in range(seeds):
         folder = out / f"seed-{seed}"
         _recorded(stage, folder, seed, workers, console)
-        _worked(stage, folder, seed, workers, console)
+        _worked(stage, jobs, folder, seed, workers, console)
     report = _report(stage, out, seeds, seconds=time.perf_counter() - began)
     report.save(out)
     Console().print(report)
@@ -129,7 +137,7 @@ def demo(
     if results is not None:
         claim = showing.claimed(report, where=stage.title, budgets=BUDGETS, seeds=seeds)
         claim.save(results, draw=lambda axes: showing.labels_curve(axes, report.summary, budgets=BUDGETS))
-    return out / "report.html"
+    return report.plain()
 
 
 def _report(stage: Stage, out: Path, seeds: int, *, seconds: float) -> Report:
@@ -166,6 +174,27 @@ def _report(stage: Stage, out: Path, seeds: int, *, seconds: float) -> Report:
     return report
 
 
+def _tried(stage: Stage, jobs: list[Job], seeds: int, workers: int) -> dict[str, Any]:
+    """What the demo would take, from a little of everything in a folder that is thrown away."""
+    _alone()
+    console, disk = Console(stderr=True), 2 * stage.frames * stage.size**2 * 3
+    few = replace(stage, frames=3 * BUDGETS[-1] // 2, steps=STEPS, episodes=min(10, stage.episodes))
+    with tempfile.TemporaryDirectory() as name:
+        began = time.perf_counter()
+        _recorded(few, Path(name), 0, workers, console)
+        seconds = (time.perf_counter() - began) * stage.frames / few.frames
+        for job in jobs:
+            began, one = time.perf_counter(), partial(_job, few, Path(name), 0, *job)
+            told = rehearse(lambda data, plan, one=one: one(), None, plan=stage.plan(0))
+            acting = (time.perf_counter() - began) * stage.episodes / few.episodes
+            seconds, disk = seconds + (told["seconds"] + acting) / workers, disk + told["disk_bytes"]
+            console.print(f"{' '.join(map(str, job))} works")
+    console.print(
+        f"{stage.title}: about {duration(seconds * seeds)}, {disk * seeds / 1e6:,.0f} MB. Nothing was written."
+    )
+    return {"env": stage.env, "dry_run": True, "seeds": seeds, "seconds": seconds * seeds, "disk_bytes": disk * seeds}
+
+
 def _settled(out: Path, stage: Stage, *, fresh: bool) -> None:
     """An empty or a matching folder; finished stages of other settings are never mistaken for these."""
     if fresh and out.exists():
@@ -192,9 +221,8 @@ def _recorded(stage: Stage, folder: Path, seed: int, workers: int, console: Cons
         console.print(f"seed {seed}: {int(found.lengths.sum())} frames of {who}, {time.perf_counter() - began:.0f} s")
 
 
-def _worked(stage: Stage, folder: Path, seed: int, workers: int, console: Console) -> None:
+def _worked(stage: Stage, jobs: list[Job], folder: Path, seed: int, workers: int, console: Console) -> None:
     """All methods on one seed's video, several at a time, the longest first; what is finished is not done again."""
-    jobs = list(_jobs(stage))
     left = [job for job in jobs if not (folder / "rows" / f"{job[0]}-{job[1]}.json").exists()]
     if len(left) < len(jobs):
         console.print(f"seed {seed}: {len(jobs) - len(left)} of {len(jobs)} stages are finished and reused")
@@ -215,15 +243,15 @@ def _worked(stage: Stage, folder: Path, seed: int, workers: int, console: Consol
             raise
 
 
-def _jobs(stage: Stage) -> Iterator[tuple[str, int]]:
-    """(method, labels), the longest first; 0 labels stands for all budgets in turn, where they share one model."""
+def _jobs(pretrained: bool) -> Iterator[Job]:
+    """The longest first; 0 labels stands for all budgets in turn, where they share one model."""
     yield "tacit", 0
     yield "lapo", 0
     yield from (("idm", n) for n in BUDGETS)
     yield "bc", -1  # all labels
     yield from (("bc", n) for n in BUDGETS)
     yield "random", 0
-    if stage.pretrained:
+    if pretrained:  # an inverse model that starts from our encoder
         yield from (("idm from ours", n) for n in BUDGETS)
 
 
@@ -243,7 +271,8 @@ def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tup
     for budget, actor in _actors(stage, folder, seed, method, labels):
         seen: Rollouts = rollout(actor, simulators, episodes=stage.episodes, seed=1000 + seed, record=2)
         row = {"method": "all labels" if labels < 0 else method, "labels": budget, "seed": seed, **seen.row()}
-        rows.append(row | {"normalised": _normalised(simulators[0], row["return"])})
+        scaled = {end: _normalised(simulators[0], row[f"return{end}"]) for end in ("", "_low", "_high")}
+        rows.append(row | {f"normalised{end}": value for end, value in scaled.items()})
         films[f"{method}-{budget}"] = np.concatenate(seen.films)
     for one in simulators:
         one.close()

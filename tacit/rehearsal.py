@@ -53,7 +53,7 @@ class Stage:
         return self.weights + 8 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def rehearse(recipe: Callable[..., Any], data: Episodes, *, plan: Plan) -> dict[str, Any]:
+def rehearse(recipe: Callable[..., Any], data: Episodes | None, *, plan: Plan) -> dict[str, Any]:
     """What training would take: the first steps of every ``fit`` of ``recipe(data=, plan=)``, on a few episodes."""
     with _watched() as stages:
         recipe(data=data, plan=plan.replace(steps=STEPS, warmup=0, compile=False))
@@ -72,7 +72,7 @@ def rehearse(recipe: Callable[..., Any], data: Episodes, *, plan: Plan) -> dict[
         "steps": plan.steps,
         "seconds": sum(stage["seconds"] for stage in told),
         "memory_bytes": _peak(),
-        "disk_bytes": sum(s.weights for s in stages) + max(s.progress for s in stages),
+        "disk_bytes": sum(s.weights for s in stages) + max((s.progress for s in stages), default=0),
     }
 
 

@@ -280,7 +280,8 @@ def _plain(value: Any) -> Any:
 def _settle(folder: Path, identity: dict[str, Any]) -> None:
     """Refuse a folder that holds something else; note in a new one what it is going to hold."""
     note, held = folder / "meta" / "collect.json", {p.name for p in folder.iterdir()}
-    if note.exists():
+    begun = held - {"meta"} or {p.name for p in (folder / "meta").glob("*")} - {note.name}
+    if note.exists() and begun:
         was = json.loads(note.read_text())
         differ = [f"{k} was {was.get(k)!r}, now {v!r}" for k, v in identity.items() if was.get(k) != v]
         if differ:

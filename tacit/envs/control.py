@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tacit.clip import Space
-from tacit.envs.simulator import Simulator
+from tacit.envs.simulator import Simulator, whole
 
 # MuJoCo reads this once, when it is first imported; without a display only EGL and OSMesa draw at all.
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -83,7 +83,7 @@ class Control(Simulator):
         self._picture = Picture(self._model, size, camera=self._task.camera)
         self.name = f"control/{task}"
         self.repeat, self.horizon = repeat or self._task.repeat, horizon or self._task.horizon
-        self.fps = 1 / (self._model.opt.timestep * self.repeat)
+        self.fps = whole(1 / (self._model.opt.timestep * self.repeat))
         self.space = Space("continuous", self._task.joints)
         self.floor, self.ceiling = self._task.floor, self._task.ceiling
         self._total = 0.0

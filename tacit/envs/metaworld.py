@@ -12,7 +12,7 @@ import numpy as np
 
 from tacit.clip import Space
 from tacit.envs.control import Picture
-from tacit.envs.simulator import Simulator
+from tacit.envs.simulator import Simulator, whole
 
 # Mean returns, which are success rates, of random actions and of the expert: 40 episodes each.
 TASKS = {
@@ -97,7 +97,7 @@ class MetaWorld(Simulator):
         self._picture = self._camera(size)
         self.name, self.size, self.repeat = f"metaworld/{task}", size, repeat
         self.horizon = min(horizon, self._env.max_path_length // repeat)
-        self.fps = 1 / (self._model.opt.timestep * self._env.frame_skip * repeat)
+        self.fps = whole(1 / (self._model.opt.timestep * self._env.frame_skip * repeat))
         self.space = Space("continuous", 4)
         self.floor, self.ceiling = TASKS[task]
 

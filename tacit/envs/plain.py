@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tacit.clip import Space
-from tacit.envs.simulator import Play, Simulator
+from tacit.envs.simulator import Play, Simulator, whole
 
 ENDLESS = 1_000_000  # decisions, where an environment sets no limit of its own
 
@@ -21,7 +21,7 @@ class Plain(Simulator):
         self.env, self.size = env, size
         self.name = name or (env.spec.id if env.spec is not None else type(env.unwrapped).__name__)
         self.space, self._low, self._high = _space(env.action_space)
-        self.fps = float(max(1, round(env.metadata.get("render_fps") or 10)))
+        self.fps = whole(env.metadata.get("render_fps") or 10)
         self.horizon = (env.spec.max_episode_steps if env.spec is not None else None) or ENDLESS
         self._cut, self._verdict = False, True
         self._seed, self._taken = 0, list[np.ndarray]()

@@ -27,7 +27,7 @@ class Simulator(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     name: str  # "babyai/GoToRedBall": what `tacit.envs.simulator` opens
     space: Space  # what an action may be
     size: int  # frames are (size, size, 3) uint8
-    fps: float = 10.0  # decisions a second of recorded video
+    fps: float = 10.0  # decisions a second of recorded video, a whole number
     horizon: int  # decisions until the episode is cut
     text: str | None = None  # the instruction, where there is one
     floor: float = 0.0  # mean return of uniformly random actions, to normalise returns by
@@ -104,6 +104,11 @@ class Simulator(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def play(self, *, seed: int = 0) -> Demonstrator:
         """Somebody trying things out: every action, in varied states. The default holds random actions for a while."""
         return Play(seed=seed)
+
+
+def whole(rate: float) -> float:
+    """A rate as datasets can hold it: at least one frame a second, and no fraction of one."""
+    return float(max(1, round(rate)))
 
 
 @dataclass

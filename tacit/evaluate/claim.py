@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tacit.evaluate.report import strict
 from tacit.part import write
 from tacit.state import versions
 
@@ -36,7 +37,7 @@ class Claim:
         """Write ``path`` and, under the same name, the SVG that ``draw`` puts on a matplotlib axes."""
         path.parent.mkdir(parents=True, exist_ok=True)
         told = {k: v for k, v in asdict(self).items() if k != "extra"} | self.extra
-        told |= {"versions": versions(), "commit": _commit(), "machine": machine()}
+        told = strict(told, path.stem) | {"versions": versions(), "commit": _commit(), "machine": machine()}
         write(path, lambda name: Path(name).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n"))
         write(path.with_suffix(".svg"), lambda name: _draw(name, draw))
 

@@ -109,8 +109,8 @@ class Report:
         )
         for other in others:
             whole.add(*(v for v in other.values if v not in whole.values))
-            known_rows = [_strict(row, "rows") for row in whole.rows]
-            whole.rows += [row for row in other.rows if _strict(row, "rows") not in known_rows]
+            known_rows = [strict(row, "rows") for row in whole.rows]
+            whole.rows += [row for row in other.rows if strict(row, "rows") not in known_rows]
             whole.figures = _union(whole.figures, other.figures, "figure")
             whole.fingerprint = _union(whole.fingerprint, other.fingerprint, "data set")
             names = [*whole.stages, *(k for k in other.stages if k not in whole.stages)]
@@ -139,7 +139,7 @@ class Report:
         plain = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
         plain |= {"seconds": self._total(), "summary": self.summary}
         plain["figures"] = plain.pop("figures")  # last, because they are long
-        return _strict(plain, "report")
+        return strict(plain, "report")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -182,7 +182,7 @@ class Report:
         prints = {f"print of {k}": v for k, v in self.fingerprint.items()}
         made = _stages(self.stages) + made + _pairs({**self.versions, **prints})
         if self.rows:
-            listed = _table(_strict(self.rows, "rows"))
+            listed = _table(strict(self.rows, "rows"))
             made += f"<details><summary>All {len(self.rows)} runs</summary>{listed}</details>"
         return [*found, Figure("How it was made", made)]
 
@@ -304,7 +304,7 @@ def _command() -> str:
     return shlex.join(["tacit" if program in ("", "-c", "__main__.py") else program, *sys.argv[1:]])
 
 
-def _strict(value: Any, where: str) -> Any:
+def strict(value: Any, where: str) -> Any:
     """``value`` in JSON's own types, or a refusal that says where the trouble lies."""
     if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.tolist()
@@ -318,7 +318,7 @@ def _strict(value: Any, where: str) -> Any:
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
             raise TypeError(f"{where} has the key {wrong[0]!r}; a report's keys are text.")
-        return {key: _strict(v, f"{where}.{key}") for key, v in value.items()}
+        return {key: strict(v, f"{where}.{key}") for key, v in value.items()}
     if isinstance(value, Sequence):
-        return [_strict(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return [strict(v, f"{where}[{i}]") for i, v in enumerate(value)]
     raise TypeError(f"{where} is a {type(value).__name__}; a report holds numbers, text, lists and mappings.")

@@ -58,6 +58,12 @@ class Breaking(Dots):
             raise OSError(f"the cable fell out at {seed}")
 
 
+class Slow(Dots):
+    """A simulator with a rate that no dataset can hold."""
+
+    fps = 4.2
+
+
 class Dying(Dots):
     """A simulator that takes its process with it."""
 
@@ -242,6 +248,12 @@ def test_another_recording_is_refused(change: dict[str, Any], tmp_path: Path) ->
     with pytest.raises(ValueError, match=f"{next(iter(change))} was .*, now"):
         quiet(DOTS, tmp_path / "a", episodes=3, **change)
     assert len(tacit.data.open(tmp_path / "a")) == 2
+
+
+def test_a_folder_in_which_recording_failed_at_once_takes_another(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        quiet(functools.partial(Slow, Board(size=16)), tmp_path / "a", episodes=2)
+    assert len(quiet(DOTS, tmp_path / "a", episodes=2)) == 2
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

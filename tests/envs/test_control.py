@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("dm_control", reason='needs pip install "tacit[control]"')
 
+from tacit.data.collect import collect
 from tacit.envs.control import TASKS, Control
 
 
@@ -123,3 +124,12 @@ def test_the_point_mass_starts_anywhere_at_rest_and_shows_at_32_pixels():
 def test_an_unknown_task_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="point_mass"):
         Control("walker")
+
+
+@pytest.mark.parametrize(("repeat", "rate"), [(12, 4.0), (10, 5.0), (200, 1.0)])
+def test_any_length_of_a_decision_can_be_recorded(repeat, rate, tmp_path):
+    """4.2 and 0.25 decisions a second are none that a dataset could hold."""
+    data = collect(
+        "control/point_mass", tmp_path / "d", episodes=1, workers=1, options={"repeat": repeat, "horizon": 3}
+    )
+    assert data.spec.fps == rate

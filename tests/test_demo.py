@@ -1,0 +1,84 @@
+"""The demo as a whole, tiny, on the toy of dots: what it writes, and that nothing is lost or done twice."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tacit.demo import BUDGETS, demo
+
+TINY: dict[str, Any] = {"env": "dots/plain", "steps": 4, "frames": 2800, "episodes": 3, "workers": 2}
+METHODS = ("tacit", "lapo", "idm", "bc")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    demo(out, **TINY, results=out.parent / "claim.json")
+    return out
+
+
+def told(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())
+
+
+def again(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+def test_a_row_for_every_method_and_budget_with_what_a_reader_of_the_file_wants(made: Path) -> None:
+    report = told(made)
+    rows = {(row["method"], row["labels"]): row for row in report["rows"]}
+    assert {(method, n) for method in METHODS for n in BUDGETS} < rows.keys()
+    ends = rows.keys() - {(method, n) for method in METHODS for n in BUDGETS}
+    assert {method for method, _ in ends} == {"all labels", "random"}
+    assert all(
+        {"seed", "success", "return", "episodes"} <= row.keys() and row["episodes"] == 3 for row in rows.values()
+    )
+    assert {"seconds", "versions", "command", "summary"} <= report.keys()
+    assert all({"mean", "low", "high", "method", "labels"} <= entry.keys() for entry in report["summary"])
+    claim = json.loads((made.parent / "claim.json").read_text())
+    assert claim["passed"] is False and claim["rows"] == report["rows"], "a few steps prove nothing"
+
+
+def test_run_again_it_reuses_what_is_finished_and_says_so(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = again(made, tmp_path)
+    demo(out, **TINY)
+    said = capsys.readouterr().err
+    assert "12 of 12 stages are finished and reused" in said and "video of expert is there already" in said
+    assert told(out)["rows"] == told(made)["rows"]
+
+
+def test_what_a_kill_took_is_made_again_to_the_same_rows(made: Path, tmp_path: Path) -> None:
+    out = again(made, tmp_path)
+    seed = out / "seed-0"
+    shutil.rmtree(seed / "play")
+    shutil.rmtree(seed / "tacit")
+    for lost in ("tacit-0.json", "bc-64.json", "random-0.json"):
+        (seed / "rows" / lost).unlink()
+    (out / "report.json").unlink()
+    demo(out, **TINY)
+    assert told(out)["rows"] == told(made)["rows"]
+
+
+def test_a_folder_of_other_settings_is_refused_and_begun_anew_where_asked(made: Path, tmp_path: Path) -> None:
+    out = again(made, tmp_path)
+    with pytest.raises(ValueError, match="another steps.*--fresh"):
+        demo(out, **TINY | {"steps": 5})
+    assert told(out)["rows"] == told(made)["rows"]
+    (out / "seed-0" / "left over").touch()
+    demo(out, **TINY, fresh=True)
+    assert not (out / "seed-0" / "left over").exists()
+    assert told(out)["rows"] == told(made)["rows"], "the same seed gives the same rows"
+
+
+def test_a_rehearsal_tries_everything_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = demo(tmp_path / "out", **TINY | {"steps": 1000}, seeds=2, dry_run=True)
+    assert found["dry_run"] and found["seconds"] > 1 and found["disk_bytes"] > 1e6
+    assert not list(tmp_path.iterdir())
+    said = capsys.readouterr().err
+    assert "idm 16 works" in said and "Nothing was written" in said
