@@ -37,7 +37,7 @@ Learns to act from recordings that carry no action labels.
 
 [bold]From video to a policy, with 64 labels[/] (pip install "tacit\\[control]")
   tacit collect control/point_mass out/video --frames 20000 --size 32 \\
-    --demonstrator expert play --noise 1.2 --options repeat=10 horizon=50
+    --demonstrator expert play --noise 1.4 --options repeat=10 horizon=50
   tacit train tacit --data out/video --out out/latents --labels 0
   tacit train follow out/latents --data out/video --out out/policy \\
     --source expert --labels 64

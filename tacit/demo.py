@@ -76,7 +76,7 @@ class Stage:
 
 
 OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
-    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 1.2),
+    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 1.4),
     "atari/pong": (64, {}, 0.1),
     "metaworld/button-press-topdown": (64, {}, 0.3),
     "dots/plain": (16, {}, 0.4),
@@ -136,7 +136,7 @@ def demo(
     console.print(f"The page: {out / 'report.html'}")
     if results is not None:
         claim = showing.claimed(report, where=stage.title, budgets=BUDGETS, seeds=seeds)
-        claim.save(results, draw=lambda axes: showing.labels_curve(axes, report.summary, budgets=BUDGETS))
+        claim.save(results, draw=lambda axes: showing.labels_curve(axes, claim.extra["normalised"], budgets=BUDGETS))
     return report.plain()
 
 

@@ -114,7 +114,7 @@ def labels_curve(axes: Any, summary: Rows, *, budgets: Sequence[int]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(budgets, [str(n) for n in budgets])
     axes.set_xlabel("labelled transitions")
-    axes.set_ylabel(summary[0]["metric"])
+    axes.set_ylabel({"normalised": "return (0: random, 1: the expert)"}.get(summary[0]["metric"], summary[0]["metric"]))
     axes.legend(frameon=False, loc="center right")
 
 
