@@ -197,10 +197,12 @@ def _tried(stage: Stage, jobs: list[Job], seeds: int, workers: int) -> dict[str,
 
 def _settled(out: Path, stage: Stage, *, fresh: bool) -> None:
     """An empty or a matching folder; finished stages of other settings are never mistaken for these."""
+    note, now = out / "stage.json", json.loads(json.dumps(asdict(stage)))
+    if out.exists() and not note.exists() and (held := sorted(p.name for p in out.iterdir())):
+        raise FileExistsError(f"{out} holds {held[:3]}, which no demo put there; give another folder.")
     if fresh and out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    note, now = out / "stage.json", json.loads(json.dumps(asdict(stage)))
     if note.exists() and (before := json.loads(note.read_text())) != now:
         differing = ", ".join(k for k in now if before.get(k) != now[k])
         raise ValueError(f"{out} holds a demo with another {differing}. Give another folder, or --fresh to start over.")

@@ -76,6 +76,14 @@ def test_a_folder_of_other_settings_is_refused_and_begun_anew_where_asked(made: 
     assert told(out)["rows"] == told(made)["rows"], "the same seed gives the same rows"
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_of_something_else_is_left_alone(fresh: bool, tmp_path: Path) -> None:
+    (tmp_path / "aunt.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="which no demo put there"):
+        demo(tmp_path, **TINY, fresh=fresh)
+    assert [p.name for p in tmp_path.iterdir()] == ["aunt.txt"]
+
+
 def test_a_rehearsal_tries_everything_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = demo(tmp_path / "out", **TINY | {"steps": 1000}, seeds=2, dry_run=True)
     assert found["dry_run"] and found["seconds"] > 1 and found["disk_bytes"] > 1e6

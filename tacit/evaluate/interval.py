@@ -181,12 +181,15 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "success") -> lis
     """One entry for each (method, labels) of a raw table: the mean of ``metric`` and its interval.
 
     Several seeds give a t interval over seeds. A single seed gives what can be had from its episodes: Wilson's for
-    success, or the row's own ``<metric>_low`` and ``<metric>_high``; ``over`` says which it was.
+    success, or the row's own ``<metric>_low`` and ``<metric>_high``; ``over`` says which it was. A method that was
+    tried once a seed is one entry even where the count of labels differs a little, as that of all labels does.
     """
     cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row.get(metric) is not None:
-            cells.setdefault((row["method"], row["labels"]), []).append(row)
+    for method, own in _by_method([row for row in rows if row.get(metric) is not None]).items():
+        counts, seeds = [row["labels"] for row in own], [row.get("seed") for row in own]
+        once = len(set(seeds)) == len(seeds) and max(counts) <= 1.1 * min(counts)
+        for row in own:
+            cells.setdefault((method, round(sum(counts) / len(counts)) if once else row["labels"]), []).append(row)
     within = (0.0, 1.0) if metric == "success" else (-math.inf, math.inf)
     entries = []
     for (method, labels), cell in cells.items():
@@ -196,6 +199,13 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "success") -> lis
         entry = {"method": method, "labels": labels, "metric": metric, "mean": found.value}
         entries.append(entry | {"low": found.low, "high": found.high, "n": found.n, "over": over})
     return entries
+
+
+def _by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["method"], []).append(row)
+    return found
 
 
 def _alone(row: Mapping[str, Any], metric: str) -> tuple[Interval, str]:

@@ -183,6 +183,16 @@ def test_ends_of_the_scale_stand_apart() -> None:
     assert split(alone)[:2] == (["a"], [8])
 
 
+def test_all_labels_are_one_end_though_each_seed_has_another_count_of_them() -> None:
+    def over(*counts: int, seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple[int, int]]:
+        runs = [{"method": "all", "labels": n, "seed": s, "success": 1.0} for n, s in zip(counts, seeds, strict=True)]
+        return [(entry["labels"], entry["n"]) for entry in summarise(runs)]
+
+    assert over(9611, 9587, 9602) == [(9600, 3)]
+    assert [labels for labels, _ in over(16, 64, 256)] == [16, 64, 256], "budgets stay apart"
+    assert len(over(9611, 9587, 9587, seeds=(0, 0, 1))) == 2, "a seed that was tried twice tells that they are budgets"
+
+
 def test_intervals_of_success_stay_within_what_is_possible() -> None:
     runs = [{"method": "a", "labels": 8, "success": s, "return": s} for s in (0.8, 1.0, 1.0)]
     assert summarise(runs)[0]["high"] == 1 < summarise(runs, "return")[0]["high"]
