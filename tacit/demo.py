@@ -41,6 +41,7 @@ from tacit.rehearsal import STEPS, rehearse
 from tacit.train import Plan
 
 BUDGETS = (16, 64, 256, 1024)
+LEAST = 5 * BUDGETS[-1] // 2  # frames, half of them an expert's, and not every one begins a transition
 Job = tuple[str, int]  # a method and its labels
 
 
@@ -116,11 +117,17 @@ def demo(
         dry_run: record a little, take three steps of everything, tell what all of it would take, write nothing.
         results: also write the claim, its numbers and its figure to this JSON file.
     """
+    for name, given in (("seeds", seeds), ("steps", steps), ("episodes", episodes), ("workers", workers)):
+        if given < 1:
+            raise ValueError(f"{name} is {given}; the demo wants at least 1.")
+    if frames < LEAST:
+        raise ValueError(f"frames is {frames}; with fewer than {LEAST:,} there are no {BUDGETS[-1]:,} labels to keep.")
     size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
     stage = Stage(
         env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
         steps=steps, frames=frames // 2, episodes=episodes,
     )  # fmt: skip
+    stage.open().close()  # what cannot be opened is said before anything is written
     began, console = time.perf_counter(), Console(stderr=True)
     jobs = list(_jobs(pretrained))
     if dry_run:
@@ -178,7 +185,7 @@ def _tried(stage: Stage, jobs: list[Job], seeds: int, workers: int) -> dict[str,
     """What the demo would take, from a little of everything in a folder that is thrown away."""
     _alone()
     console, disk = Console(stderr=True), 2 * stage.frames * stage.size**2 * 3
-    few = replace(stage, frames=3 * BUDGETS[-1] // 2, steps=STEPS, episodes=min(10, stage.episodes))
+    few = replace(stage, frames=LEAST // 2, steps=STEPS, episodes=min(10, stage.episodes))
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()
         _recorded(few, Path(name), 0, workers, console)

@@ -76,6 +76,24 @@ def test_a_folder_of_other_settings_is_refused_and_begun_anew_where_asked(made: 
     assert told(out)["rows"] == told(made)["rows"], "the same seed gives the same rows"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"seeds": 0}, "seeds is 0"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"frames": 100}, "2,560"),
+        ({"env": "dots/plane"}, "dots/plain"),
+        ({"distract": "sprite"}, "sprites"),
+        ({"distract": "sprites", "strength": 9.0}, "strength"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_written(wrong: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        demo(tmp_path / "out", **TINY | wrong)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_folder_of_something_else_is_left_alone(fresh: bool, tmp_path: Path) -> None:
     (tmp_path / "aunt.txt").write_text("dear")
