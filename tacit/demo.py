@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import multiprocessing
-import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from tacit import data as recordings
 from tacit.data.collect import collect
+from tacit.data.crew import answers
 from tacit.data.episodes import Episodes
 from tacit.envs import Simulator, simulator
 from tacit.evaluate import showing
@@ -183,7 +180,6 @@ def _report(stage: Stage, out: Path, seeds: int, *, seconds: float) -> Report:
 
 def _tried(stage: Stage, jobs: list[Job], seeds: int, workers: int) -> dict[str, Any]:
     """What the demo would take, from a little of everything in a folder that is thrown away."""
-    _alone()
     console, disk = Console(stderr=True), 2 * stage.frames * stage.size**2 * 3
     few = replace(stage, frames=LEAST // 2, steps=STEPS, episodes=min(10, stage.episodes))
     with tempfile.TemporaryDirectory() as name:
@@ -237,19 +233,26 @@ def _worked(stage: Stage, jobs: list[Job], folder: Path, seed: int, workers: int
         console.print(f"seed {seed}: {len(jobs) - len(left)} of {len(jobs)} stages are finished and reused")
     if not left:
         return
-    context = multiprocessing.get_context("spawn")
-    began = time.perf_counter()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_alone) as pool:
-        waiting = [pool.submit(_job, stage, folder, seed, *job) for job in left]
-        try:
-            for count, future in enumerate(as_completed(waiting), 1):
-                name, seconds = future.result()
-                spent = time.perf_counter() - began
-                rest = spent / count * (len(left) - count)
-                console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {rest:.0f} s left")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    began, crew = time.perf_counter(), answers(_Work(stage, folder, seed, left), stop=len(left), workers=workers)
+    with contextlib.closing(crew):
+        for count, (name, seconds) in enumerate(crew, 1):
+            rest = (time.perf_counter() - began) / count * (len(left) - count)
+            console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {rest:.0f} s left")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The jobs of one seed, for a crew to ask for by number."""
+
+    stage: Stage
+    folder: Path
+    seed: int
+    jobs: list[Job]
+    ours = True
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[int], tuple[str, float]]]:
+        yield lambda number: _job(self.stage, self.folder, self.seed, *self.jobs[number])
 
 
 def _jobs(pretrained: bool) -> Iterator[Job]:
@@ -264,17 +267,9 @@ def _jobs(pretrained: bool) -> Iterator[Job]:
         yield from (("idm from ours", n) for n in BUDGETS)
 
 
-def _alone() -> None:
-    """One thread a process: small networks gain nothing from two, and two processes do."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(True)
-
-
 def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tuple[str, float]:
     """Train one method, let it act, and leave its rows behind."""
     began = time.perf_counter()
-    sys.argv = ["tacit", "demo"]
     rows, films = [], {}
     simulators = [stage.open() for _ in range(10)]
     for budget, actor in _actors(stage, folder, seed, method, labels):

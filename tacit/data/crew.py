@@ -185,8 +185,21 @@ def _unseen() -> Iterator[None]:
         main.update(before)
 
 
+def bound() -> None:
+    """End this process with the one that began it: left over, it would go on writing beside the next one's."""
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def work(task: Task, line: Connection) -> None:
     """What a process of a crew does: it answers numbers until its caller hangs up, or is no more."""
+    bound()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:

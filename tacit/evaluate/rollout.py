@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tacit.clip import Clip, Space
+from tacit.data.crew import bound
 from tacit.envs.simulator import Demonstrator, Simulator
 from tacit.evaluate.holdout import place, still
 from tacit.evaluate.interval import mean, normalise, proportion
@@ -309,7 +310,7 @@ def _spread(
             classes = tuple({type(m) for m in policy.modules() if isinstance(m, Part)})
             policy = policy.save(folder)
         # spawn: a forked torch may hang on the locks of threads that did not come along
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=bound) as pool:
             shares = [range(first, episodes, workers) for first in range(workers)]
             jobs = [pool.submit(_work, policy, classes, str(device), simulators, task, share) for share in shares]
             return [trial for job in jobs for trial in job.result()]

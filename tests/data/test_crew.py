@@ -93,3 +93,57 @@ def test_one_worker_is_this_process() -> None:
 def test_no_worker_is_none() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         next(answers(Asking(), workers=0))
+
+
+ORPHAN = """
+import contextlib, multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from tacit.data.crew import answers, bound
+
+
+def last(number):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+
+@dataclass
+class Long:
+    ours = False
+
+    @contextlib.contextmanager
+    def open(self):
+        yield last
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "crew":
+        next(answers(Long(), workers=2))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=bound) as pool:
+        list(pool.map(last, range(2)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells by /proc who lives")
+@pytest.mark.parametrize("kind", ["crew", "pool"])
+def test_a_killed_caller_leaves_no_process_at_its_work(kind: str, tmp_path: Path) -> None:
+    """Left over, it would go on writing into the folder in which the same command, begun again, goes on."""
+    (tmp_path / "script.py").write_text(ORPHAN)
+    command = [sys.executable, str(tmp_path / "script.py"), kind]
+    caller = subprocess.Popen(command, env=HERE, stdout=subprocess.PIPE, text=True)
+    assert caller.stdout is not None
+    workers = [int(caller.stdout.readline()) for _ in range(2)]
+    assert all(alive(pid) for pid in workers)
+    caller.kill()
+    caller.wait()
+    until = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
