@@ -33,7 +33,9 @@ def follow(
         vote; labels held out choose; ridges are unshrunk, for a wish is a mean. The latent policy needs no labels, so
         one serves every label budget.
     Published: LAPO recovers its expert with online data; Genie reports parity with oracle cloning at 200 labels.
-    Ours: not measured.
+    Ours: 0.62 of the noiseless expert's return on point_mass with tacit's latents and 16 labels
+        (results/demo.json: normalised[method=tacit,labels=16].mean); 0.02 with lapo's
+        (results/demo.json: normalised[method=lapo,labels=16].mean).
     """
     torch.manual_seed(plan.seed)
     shown = data.select(source) if source else data
