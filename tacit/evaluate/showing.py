@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,15 +108,14 @@ def labels_curve(axes: Any, summary: Rows, *, budgets: Sequence[int]) -> None:
             [e["labels"] for e in known], [e["low"] for e in known], [e["high"] for e in known], alpha=0.15, linewidth=0
         )
         axes.plot(budgets, [e["mean"] for e in own], "o-", label=method, linewidth=2.4 if method == "tacit" else 1.5)
-    for e in summary:
-        if e["labels"] not in budgets:
-            axes.axhline(e["mean"], color="grey", linestyle="--", linewidth=1)
-            axes.annotate(e["method"], (budgets[0], e["mean"]), color="grey", fontsize=8, va="bottom")
+    ends = [e for e in summary if e["labels"] not in budgets]
+    for e, style in zip(ends, itertools.cycle(("--", ":", "-."))):
+        axes.axhline(e["mean"], color="grey", linestyle=style, linewidth=1, label=e["method"])
     axes.set_xscale("log")
     axes.set_xticks(budgets, [str(n) for n in budgets])
     axes.set_xlabel("labelled transitions")
     axes.set_ylabel({"normalised": "return (0: random, 1: the expert)"}.get(summary[0]["metric"], summary[0]["metric"]))
-    axes.legend(frameon=False, loc="center right")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the lines, never over them
 
 
 def claimed(report: Report, *, where: str, budgets: Sequence[int], seeds: int) -> Claim:
