@@ -145,6 +145,8 @@ class _Run:
         self.plan, self.source, self.out, self.watch = plan, source, out, watch
         self.rank, self.world, self.device = spread.rank(), spread.world(), spread.device(plan.device)
         self.model = model.to(self.device)
+        if self.device.type == "cpu":
+            state.hoard()
         if plan.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         spread.level(self.model)

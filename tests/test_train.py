@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -345,3 +347,37 @@ def test_a_source_is_anything_that_streams() -> None:
     stream = source.stream(4, start=2)
     for wanted in (2, 0, 1, 2):  # entered anywhere, in turn and round again
         assert torch.equal(next(stream).state, clips(3)[wanted].state)  # type: ignore[arg-type]
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from tacit import state
+from tacit.clip import Episode, Space
+from tacit.data.episodes import Episodes
+from tacit.recipes.bc import bc
+from tacit.train import Plan
+
+if sys.argv[1] == "without":
+    state.hoard = lambda: None
+random = np.random.default_rng(0)
+data = Episodes.of(
+    [Episode(frames=random.integers(0, 256, (9, 32, 32, 3), np.uint8), actions=random.random((8, 2), np.float32))],
+    space=Space("continuous", 2), fps=5,
+)
+bc(data, None, plan=Plan(steps=10, device="cpu"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bc(data, None, plan=Plan(steps=30, device="cpu"))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 30)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another C library keeps its own house")
+def test_a_step_does_not_beg_its_memory_back_page_by_page() -> None:
+    def faults(way: str) -> float:
+        command = [sys.executable, "-c", FAULTS, way]
+        home = os.environ | {"OMP_NUM_THREADS": "1"}
+        return float(subprocess.run(command, env=home, capture_output=True, text=True, check=True).stdout)
+
+    kept, begged = faults("with"), faults("without")
+    assert kept < 200 < begged, (kept, begged)
