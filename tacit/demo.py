@@ -139,8 +139,7 @@ def demo(
     Console().print(report)
     console.print(f"The page: {out / 'report.html'}")
     if results is not None:
-        claim = showing.claimed(report, where=stage.title, budgets=BUDGETS, seeds=seeds)
-        claim.save(results, draw=lambda axes: showing.labels_curve(axes, claim.extra["normalised"], budgets=BUDGETS))
+        showing.claimed(report, results, where=stage.title, budgets=BUDGETS)
     return report.plain()
 
 

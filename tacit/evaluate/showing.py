@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,7 +108,8 @@ def labels_curve(axes: Any, summary: Rows, *, budgets: Sequence[int]) -> None:
         )
         axes.plot(budgets, [e["mean"] for e in own], "o-", label=method, linewidth=2.4 if method == "tacit" else 1.5)
     ends = [e for e in summary if e["labels"] not in budgets]
-    for e, style in zip(ends, itertools.cycle(("--", ":", "-."))):
+    for number, e in enumerate(ends):
+        style = ("--", ":", "-.")[number % 3]
         axes.axhline(e["mean"], color="grey", linestyle=style, linewidth=1, label=e["method"])
     axes.set_xscale("log")
     axes.set_xticks(budgets, [str(n) for n in budgets])
@@ -118,20 +118,20 @@ def labels_curve(axes: Any, summary: Rows, *, budgets: Sequence[int]) -> None:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the lines, never over them
 
 
-def claimed(report: Report, *, where: str, budgets: Sequence[int], seeds: int) -> Claim:
-    """The demo's claim against the bar it was given, which one metric, whichever, must meet as a whole."""
+def claimed(report: Report, path: Path, *, where: str, budgets: Sequence[int]) -> Claim:
+    """Write the demo's claim against the bar it was given, which one metric, whichever, must meet as a whole."""
     summaries = {metric: summarise(report.rows, metric) for metric in ("success", "normalised")}
     checks = {metric: _checks(_by_method(summary), budgets) for metric, summary in summaries.items()}
     at, first = _by_method(summaries["success"]), budgets[0]
     ours = at["tacit"]
-    return Claim(
+    claim = Claim(
         claim=f"On {where}, {first} labels and unlabelled video give tacit a success of {ours[first]['mean']:.2f}; "
         f"the same labels give bc {at['bc'][first]['mean']:.2f} and idm {at['idm'][first]['mean']:.2f}.",
         command=report.command,
         value={str(n): ours[n]["mean"] for n in budgets},
         interval={str(n): [ours[n]["low"], ours[n]["high"]] for n in budgets},
         n=sum(1 for row in report.rows if row["method"] == "tacit"),
-        seeds=tuple(range(seeds)),
+        seeds=report.seeds,
         bar="in success or in normalised return: " + "; ".join(checks["success"]),
         passed=any(all(met.values()) for met in checks.values()),
         rows=report.rows,
@@ -142,6 +142,8 @@ def claimed(report: Report, *, where: str, budgets: Sequence[int], seeds: int) -
             "seconds": report.seconds,
         },
     )
+    claim.save(path, draw=lambda axes: labels_curve(axes, summaries["normalised"], budgets=budgets))
+    return claim
 
 
 def _by_method(summary: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:

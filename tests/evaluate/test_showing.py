@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,16 +37,18 @@ def rows(**changes: tuple[float, float]) -> list[dict[str, Any]]:
         ({"bc": (0.4, 0.15), "idm": (0.5, 0.9)}, False),  # neither metric meets all of it
     ],
 )
-def test_one_metric_must_meet_the_whole_bar(changes: dict[str, tuple[float, float]], passed: bool) -> None:
+def test_one_metric_must_meet_the_whole_bar(
+    changes: dict[str, tuple[float, float]], passed: bool, tmp_path: Path
+) -> None:
     report = Report("demo", rows=rows(**changes), budgets=BUDGETS, seeds=(0, 1, 2))
-    made = claimed(report, where="a table", budgets=BUDGETS, seeds=3)
+    made = claimed(report, tmp_path / "claim.json", where="a table", budgets=BUDGETS)
     assert made.passed is passed and made.value["16"] == pytest.approx(0.91)
 
 
-def test_seeds_that_scatter_do_not_pass() -> None:
+def test_seeds_that_scatter_do_not_pass(tmp_path: Path) -> None:
     scattered = rows()
     for row in scattered:
         if row["method"] == "tacit":
             row["success"], row["normalised"] = ((0.9, 0.8), (0.1, 0.0), (1.0, 1.0))[row["seed"]]
     report = Report("demo", rows=scattered, budgets=BUDGETS, seeds=(0, 1, 2))
-    assert not claimed(report, where="a table", budgets=BUDGETS, seeds=3).passed
+    assert not claimed(report, tmp_path / "claim.json", where="a table", budgets=BUDGETS).passed
