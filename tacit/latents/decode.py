@@ -163,7 +163,8 @@ def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tu
 
     Ridges of every firmness, told of the past or not, of the picture or not, speak together, each by how well it does
     on what it has not seen: with sixteen labels choosing one of them is a lottery. A network or a vote replaces
-    them where it does better than the best of them. With ``wishes`` it is unshrunk, for a policy's mean latents.
+    them where it does better than the best of them. With ``wishes`` it is for a policy's mean latents: then numbers are
+    decoded by ridges alone, unshrunk, for only a straight map takes the mean latent to the mean action.
     """
     labels, space, basis = gather(model, data), data.spec.space, principal(model, data)
     assert space is not None
@@ -173,6 +174,7 @@ def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tu
     ridges = [way for way in (Way("linear", *choice) for choice in choices) if not (way.anchored and way.looks)]
     others = [Way("vote", memory) for memory in (False, True)]
     others += [Way("mlp", True, True)] if len(labels) >= ENOUGH else []
+    others = others if space.discrete or not wishes else []
     errors = {way: held_out(labels, way, space=space, basis=basis) for way in (*ridges, *others)}
     best = min(errors, key=errors.__getitem__)
     if best.kind != "linear":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from tacit.clip import Space
+from tacit.latents import decode
 from tacit.latents.decode import Decoder, Labels, Way
 
 
@@ -43,3 +47,28 @@ def test_an_action_that_never_varied_is_left_as_it_was() -> None:
     made.fit(labels, Way("linear", memory=False))
     said = made.unshrunk(labels)(labels.latent, labels.before, labels.seen)
     assert torch.isfinite(said).all() and said[:, 1].numpy() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_wish_is_answered_by_a_straight_map_even_where_a_vote_tells_single_latents_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Actions at their bounds: near the mean latent lie few labels, and a vote among those says next to nothing."""
+    random = torch.Generator().manual_seed(0)
+    which = torch.randint(2, (600,), generator=random)
+    wanted = torch.tensor([[-0.6, 0.5], [0.6, -0.5]])[which] + 1.4 * torch.randn(600, 2, generator=random)
+    action = wanted.clamp(-1, 1)
+    latent = action.sign() * action.abs() ** 0.3 + 0.1 * torch.randn(600, 2, generator=random)
+    labels = Labels(latent, torch.zeros_like(latent), torch.zeros(600, 0), action, torch.arange(600))
+    monkeypatch.setattr(decode, "gather", lambda model, data: labels)
+    monkeypatch.setattr(decode, "principal", lambda model, data: torch.eye(2))
+    data: Any = SimpleNamespace(spec=SimpleNamespace(space=Space("continuous", 2)))
+    single, errors = decode.decoder(None, data)  # type: ignore[arg-type]
+    wished, _ = decode.decoder(None, data, wishes=True)  # type: ignore[arg-type]
+    assert (single.kind, wished.kind) == ("vote", "linear"), errors
+
+    def short_of(made: Decoder) -> float:
+        wishes = torch.stack([latent[which == k].mean(0) for k in (0, 1)])
+        means = torch.stack([action[which == k].mean(0) for k in (0, 1)])
+        return float((made(wishes, torch.zeros_like(wishes), torch.zeros(2, 0)) - means).abs().max())
+
+    assert short_of(wished) < 0.06 < short_of(single)
