@@ -21,6 +21,7 @@ NEIGHBOURS = 5  # labelled latents that a vote is taken among
 GAIN = 3.0  # the most that shrinkage is undone by: beyond it there is more noise than signal
 STEPS = 300  # of the network's training
 ENOUGH = 128  # labels below which a network is not tried: too few to hold some out and still fit it
+LESS = 0.5  # of the ridges' error: what a network or a vote must come to, to answer wishes
 FIELDS = ("latent", "before", "seen", "action", "stretch")
 
 
@@ -163,8 +164,9 @@ def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tu
 
     Ridges of every firmness, told of the past or not, of the picture or not, speak together, each by how well it does
     on what it has not seen: with sixteen labels choosing one of them is a lottery. A network or a vote replaces
-    them where it does better than the best of them. With ``wishes`` it is for a policy's mean latents: then numbers are
-    decoded by ridges alone, unshrunk, for only a straight map takes the mean latent to the mean action.
+    them where it does better than the best of them. With ``wishes`` it is for a policy's mean latents: ridges are then
+    unshrunk, and something else must be much better at numbers to replace them, for only a straight map takes the mean
+    latent to the mean action.
     """
     labels, space, basis = gather(model, data), data.spec.space, principal(model, data)
     assert space is not None
@@ -174,10 +176,9 @@ def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tu
     ridges = [way for way in (Way("linear", *choice) for choice in choices) if not (way.anchored and way.looks)]
     others = [Way("vote", memory) for memory in (False, True)]
     others += [Way("mlp", True, True)] if len(labels) >= ENOUGH else []
-    others = others if space.discrete or not wishes else []
     errors = {way: held_out(labels, way, space=space, basis=basis) for way in (*ridges, *others)}
-    best = min(errors, key=errors.__getitem__)
-    if best.kind != "linear":
+    best, bar = min(others, key=errors.__getitem__), LESS if wishes and not space.discrete else 1.0
+    if errors[best] < bar * min(errors[way] for way in ridges):
         made = _fitted(labels, best, space, basis)
     else:
         made = _committee(labels, {way: errors[way] for way in ridges}, space, basis)

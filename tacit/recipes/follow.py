@@ -29,9 +29,9 @@ def follow(
     """Clones the latent actions of all the video, then learns from the labels which real action each one is.
 
     Paper: Schmidt and Jiang 2024 (arXiv 2312.10812), offline decoding; LAOM (arXiv 2502.00379) does so by an MLP.
-    Differs: the decoder may see the latent before, the present features or neither; labels held out choose. Numbers are
-        told by ridges, unshrunk, for a wish is a mean; choices also by a network or a vote. The latent policy needs no
-        labels, so one serves every label budget.
+    Differs: the decoder may see the latent before, the present features or neither, and be ridges, a network or a
+        vote; labels held out choose. A wish is a mean: ridges are unshrunk for it, and something else must halve their
+        error to replace them. The latent policy needs no labels, so one serves every label budget.
     Published: LAPO recovers its expert with online data; Genie reports parity with oracle cloning at 200 labels.
     Ours: 0.62 of the noiseless expert's return on point_mass with tacit's latents and 16 labels
         (results/demo.json: normalised[method=tacit,labels=16].mean); 0.02 with lapo's
