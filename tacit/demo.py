@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tacit.data.crew import answers
 from tacit.data.episodes import Episodes
 from tacit.envs import Simulator, simulator
 from tacit.evaluate import showing
+from tacit.evaluate.interval import normalise
 from tacit.evaluate.report import Report, duration
 from tacit.evaluate.rollout import Chance, Rollouts, rollout
 from tacit.latents.model import LatentActions, label
@@ -186,8 +186,8 @@ def _tried(stage: Stage, jobs: list[Job], seeds: int, workers: int) -> dict[str,
         _recorded(few, Path(name), 0, workers, console)
         seconds = (time.perf_counter() - began) * stage.frames / few.frames
         for job in jobs:
-            began, one = time.perf_counter(), partial(_job, few, Path(name), 0, *job)
-            told = rehearse(lambda data, plan, one=one: one(), None, plan=stage.plan(0))
+            began = time.perf_counter()
+            told = rehearse(lambda data, plan, job=job: _job(few, Path(name), 0, *job), None, plan=stage.plan(0))
             acting = (time.perf_counter() - began) * stage.episodes / few.episodes
             seconds, disk = seconds + (told["seconds"] + acting) / workers, disk + told["disk_bytes"]
             console.print(f"{' '.join(map(str, job))} works")
@@ -274,8 +274,9 @@ def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tup
     for budget, actor in _actors(stage, folder, seed, method, labels):
         seen: Rollouts = rollout(actor, simulators, episodes=stage.episodes, seed=1000 + seed, record=2)
         row = {"method": "all labels" if labels < 0 else method, "labels": budget, "seed": seed, **seen.row()}
-        scaled = {end: _normalised(simulators[0], row[f"return{end}"]) for end in ("", "_low", "_high")}
-        rows.append(row | {f"normalised{end}": value for end, value in scaled.items()})
+        ends, scale = ("", "_low", "_high"), {"floor": simulators[0].floor, "ceiling": simulators[0].ceiling}
+        scaled = normalise([row[f"return{end}"] for end in ends], **scale).tolist()
+        rows.append(row | {f"normalised{end}": value for end, value in zip(ends, scaled, strict=True)})
         films[f"{method}-{budget}"] = np.concatenate(seen.films)
     for one in simulators:
         one.close()
@@ -286,10 +287,6 @@ def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tup
     told = json.dumps({"rows": rows, "seconds": seconds}, indent=1)
     write(folder / "rows" / f"{method}-{labels}.json", lambda path: Path(path).write_text(told))
     return f"{method} {labels or ''}".replace("-1", "on all labels").strip(), seconds
-
-
-def _normalised(stage: Simulator, value: float) -> float:
-    return (value - stage.floor) / (stage.ceiling - stage.floor)
 
 
 def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> Iterator[tuple[int, Any]]:

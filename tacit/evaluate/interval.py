@@ -187,9 +187,10 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: str = "success") -> lis
     cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for method, own in _by_method([row for row in rows if row.get(metric) is not None]).items():
         counts, seeds = [row["labels"] for row in own], [row.get("seed") for row in own]
-        once = len(set(seeds)) == len(seeds) and max(counts) <= 1.1 * min(counts)
-        for row in own:
-            cells.setdefault((method, round(sum(counts) / len(counts)) if once else row["labels"]), []).append(row)
+        if len(set(seeds)) == len(seeds) and max(counts) <= 1.1 * min(counts):
+            counts = [round(sum(counts) / len(counts))] * len(own)
+        for labels, row in zip(counts, own, strict=True):
+            cells.setdefault((method, labels), []).append(row)
     within = (0.0, 1.0) if metric == "success" else (-math.inf, math.inf)
     entries = []
     for (method, labels), cell in cells.items():
