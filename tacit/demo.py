@@ -125,7 +125,7 @@ def demo(
         steps=steps, frames=frames // 2, episodes=episodes,
     )  # fmt: skip
     stage.open().close()  # what cannot be opened is said before anything is written
-    began, console = time.perf_counter(), Console(stderr=True)
+    began, before, console = time.perf_counter(), 0.0, Console(stderr=True)
     jobs = list(_jobs(pretrained))
     if dry_run:
         return _tried(stage, jobs, seeds, workers)
@@ -133,8 +133,8 @@ def demo(
     for seed in range(seeds):
         folder = out / f"seed-{seed}"
         _recorded(stage, folder, seed, workers, console)
-        _worked(stage, jobs, folder, seed, workers, console)
-    report = _report(stage, out, seeds, seconds=time.perf_counter() - began)
+        before += _worked(stage, jobs, folder, seed, workers, console)
+    report = _report(stage, out, seeds, seconds=before + time.perf_counter() - began)
     report.save(out)
     Console().print(report)
     console.print(f"The page: {out / 'report.html'}")
@@ -225,18 +225,21 @@ def _recorded(stage: Stage, folder: Path, seed: int, workers: int, console: Cons
         console.print(f"seed {seed}: {int(found.lengths.sum())} frames of {who}, {time.perf_counter() - began:.0f} s")
 
 
-def _worked(stage: Stage, jobs: list[Job], folder: Path, seed: int, workers: int, console: Console) -> None:
-    """All methods on one seed's video, several at a time, the longest first; what is finished is not done again."""
-    left = [job for job in jobs if not (folder / "rows" / f"{job[0]}-{job[1]}.json").exists()]
-    if len(left) < len(jobs):
-        console.print(f"seed {seed}: {len(jobs) - len(left)} of {len(jobs)} stages are finished and reused")
+def _worked(stage: Stage, jobs: list[Job], folder: Path, seed: int, workers: int, console: Console) -> float:
+    """All methods on one seed's video, the longest first. What is finished is reused; the seconds it took come back."""
+    done = {job: note for job in jobs if (note := folder / "rows" / f"{job[0]}-{job[1]}.json").exists()}
+    left = [job for job in jobs if job not in done]
+    before = sum(json.loads(note.read_text())["seconds"] for note in done.values()) / workers
+    if done:
+        console.print(f"seed {seed}: {len(done)} of {len(jobs)} stages are finished and reused")
     if not left:
-        return
+        return before
     began, crew = time.perf_counter(), answers(_Work(stage, folder, seed, left), stop=len(left), workers=workers)
     with contextlib.closing(crew):
         for count, (name, seconds) in enumerate(crew, 1):
             rest = (time.perf_counter() - began) / count * (len(left) - count)
             console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {rest:.0f} s left")
+    return before
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,13 @@ def test_run_again_it_reuses_what_is_finished_and_says_so(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = again(made, tmp_path)
+    slow = out / "seed-0" / "rows" / "tacit-0.json"
+    slow.write_text(json.dumps(json.loads(slow.read_text()) | {"seconds": 5000.0}))
     demo(out, **TINY)
     said = capsys.readouterr().err
     assert "12 of 12 stages are finished and reused" in said and "video of expert is there already" in said
     assert told(out)["rows"] == told(made)["rows"]
+    assert told(out)["seconds"] > 5000 / TINY["workers"], "the time of what is reused counts too"
 
 
 def test_what_a_kill_took_is_made_again_to_the_same_rows(made: Path, tmp_path: Path) -> None:
