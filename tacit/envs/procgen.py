@@ -281,7 +281,8 @@ class Procgen(Simulator):
         others = places[1:] - np.where(np.arange(31) < 2, places[0], 0)
         near = others[np.argsort(np.abs(others[:, :2]).sum(1), kind="stable")[:8], :6]
         cells = np.zeros((15, 15), np.float32)
-        window = np.pad(level.grid, 7, constant_values=-1)[int(y) : int(y) + 15, int(x) : int(x) + 15]
+        row, column = (min(max(int(v), 0), len(level.grid) - 1) for v in (y, x))  # bigfish may touch the very edge
+        window = np.pad(level.grid, 7, constant_values=-1)[row : row + 15, column : column + 15]
         for value, kinds in ((1, (*game.solid, -1)), (-1, game.deadly), (2, game.prize)):
             cells[np.isin(window, kinds)] = value
         rest = np.zeros((8, 6), np.float32)

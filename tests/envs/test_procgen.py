@@ -3,6 +3,7 @@
 import pickle
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_the_agent_moves_as_its_actions_are_named():
         for _ in range(6 if start > 4 or sign > 0 else 0):
             env.step(np.asarray(env.space.names.index(name)))
         assert sign * (env.state()[axis] - start) > 0.5 or start <= 4, name
+
+
+def test_a_fish_at_the_very_edge_sees_the_wall_and_what_lies_before_it():
+    env = Procgen("bigfish")
+    env.reset(seed=0)
+    places = env._level.places.copy()
+    places[0, :2] = 20.0, 2.0  # as far right as the game lets it
+    env._level = replace(env._level, places=places)
+    seen = env.state()[6 : 6 + 225].reshape(15, 15)
+    assert (seen[:, 8:] == 1).all() and (seen[7, :8] == 0).all()
 
 
 def test_five_hundred_decisions_with_pictures_take_less_than_a_second(env):
