@@ -76,7 +76,7 @@ class Stage:
 OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
     "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 1.4),
     "atari/pong": (64, {}, 0.1),
-    "metaworld/button-press-topdown": (64, {}, 0.3),
+    "metaworld/button-press-topdown": (64, {"repeat": 4}, 0.3),
     "dots/plain": (16, {}, 0.4),
 }
 
