@@ -185,7 +185,7 @@ def _unseen() -> Iterator[None]:
         main.update(before)
 
 
-def bound() -> None:
+def _bound() -> None:
     """End this process with the one that began it: left over, it would go on writing beside the next one's."""
 
     def follow() -> None:
@@ -199,7 +199,7 @@ def bound() -> None:
 
 def work(task: Task, line: Connection) -> None:
     """What a process of a crew does: it answers numbers until its caller hangs up, or is no more."""
-    bound()
+    _bound()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:

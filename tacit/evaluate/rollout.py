@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tacit.clip import Clip, Space
-from tacit.data.crew import bound
+from tacit.data.crew import answers
 from tacit.envs.simulator import Demonstrator, Simulator
 from tacit.evaluate.holdout import place, still
 from tacit.evaluate.interval import mean, normalise, proportion
@@ -309,11 +308,9 @@ def _spread(
         if isinstance(policy, Part):
             classes = tuple({type(m) for m in policy.modules() if isinstance(m, Part)})
             policy = policy.save(folder)
-        # spawn: a forked torch may hang on the locks of threads that did not come along
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=bound) as pool:
-            shares = [range(first, episodes, workers) for first in range(workers)]
-            jobs = [pool.submit(_work, policy, classes, str(device), simulators, task, share) for share in shares]
-            return [trial for job in jobs for trial in job.result()]
+        shares = [range(first, episodes, workers) for first in range(workers)]
+        job = _Shares(policy, classes, str(device), simulators, task, shares)
+        return [trial for share in answers(job, stop=workers, workers=workers) for trial in share]
 
 
 def _portable(thing: Any, what: str) -> None:
@@ -326,12 +323,26 @@ def _portable(thing: Any, what: str) -> None:
         ) from error
 
 
-def _work(
-    policy: Any, classes: tuple[type[Part], ...], device: str, simulators: Open, task: _Task, share: Sequence[int]
-) -> list[_Trial]:
-    torch.set_num_threads(1)  # as many processes as cores, one thread each
-    actor: Any = _loaded(policy, classes)
-    actor = actor.to(device) if isinstance(actor, Part) else actor
-    trials = task.run(actor, simulators, share)
-    # what goes back is the tally; simulators and demonstrators stay here
-    return [dataclasses.replace(t, simulator=None, demonstrator=None, observation={}) for t in trials]
+@dataclass(frozen=True)
+class _Shares:
+    """The episodes that each process tries, for a crew to ask for by number."""
+
+    policy: Any
+    classes: tuple[type[Part], ...]
+    device: str
+    simulators: Open
+    task: _Task
+    shares: Sequence[Sequence[int]]
+    ours = False
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[int], list[_Trial]]]:
+        actor: Any = _loaded(self.policy, self.classes)
+        actor = actor.to(self.device) if isinstance(actor, Part) else actor
+
+        def tally(number: int) -> list[_Trial]:
+            """What goes back is the tally; simulators and demonstrators stay there."""
+            trials = self.task.run(actor, self.simulators, self.shares[number])
+            return [dataclasses.replace(t, simulator=None, demonstrator=None, observation={}) for t in trials]
+
+        yield tally

@@ -96,10 +96,9 @@ def test_no_worker_is_none() -> None:
 
 
 ORPHAN = """
-import contextlib, multiprocessing, os, sys, time
-from concurrent.futures import ProcessPoolExecutor
+import contextlib, os, time
 from dataclasses import dataclass
-from tacit.data.crew import answers, bound
+from tacit.data.crew import answers
 
 
 def last(number):
@@ -117,19 +116,15 @@ class Long:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "crew":
-        next(answers(Long(), workers=2))
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=bound) as pool:
-        list(pool.map(last, range(2)))
+    next(answers(Long(), workers=2))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells by /proc who lives")
-@pytest.mark.parametrize("kind", ["crew", "pool"])
-def test_a_killed_caller_leaves_no_process_at_its_work(kind: str, tmp_path: Path) -> None:
+def test_a_killed_caller_leaves_no_process_at_its_work(tmp_path: Path) -> None:
     """Left over, it would go on writing into the folder in which the same command, begun again, goes on."""
     (tmp_path / "script.py").write_text(ORPHAN)
-    command = [sys.executable, str(tmp_path / "script.py"), kind]
+    command = [sys.executable, str(tmp_path / "script.py")]
     caller = subprocess.Popen(command, env=HERE, stdout=subprocess.PIPE, text=True)
     assert caller.stdout is not None
     workers = [int(caller.stdout.readline()) for _ in range(2)]
