@@ -19,9 +19,8 @@ from tacit import data as recordings
 from tacit.data.collect import collect
 from tacit.data.crew import answers
 from tacit.data.episodes import Episodes
-from tacit.envs import Simulator, simulator
+from tacit.envs import Expert, Simulator, simulator
 from tacit.evaluate import showing
-from tacit.evaluate.interval import normalise
 from tacit.evaluate.report import Report, duration
 from tacit.evaluate.rollout import Chance, Rollouts, rollout
 from tacit.latents.model import LatentActions, label
@@ -265,6 +264,7 @@ def _jobs(pretrained: bool) -> Iterator[Job]:
     yield "bc", -1  # all labels
     yield from (("bc", n) for n in BUDGETS)
     yield "random", 0
+    yield "expert", 0
     if pretrained:  # an inverse model that starts from our encoder
         yield from (("idm from ours", n) for n in BUDGETS)
 
@@ -276,10 +276,8 @@ def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tup
     simulators = [stage.open() for _ in range(10)]
     for budget, actor in _actors(stage, folder, seed, method, labels):
         seen: Rollouts = rollout(actor, simulators, episodes=stage.episodes, seed=1000 + seed, record=2)
-        row = {"method": "all labels" if labels < 0 else method, "labels": budget, "seed": seed, **seen.row()}
-        ends, scale = ("", "_low", "_high"), {"floor": simulators[0].floor, "ceiling": simulators[0].ceiling}
-        scaled = normalise([row[f"return{end}"] for end in ends], **scale).tolist()
-        rows.append(row | {f"normalised{end}": value for end, value in zip(ends, scaled, strict=True)})
+        name = "all labels" if labels < 0 else method
+        rows.append({"method": name, "labels": budget, "seed": seed, **seen.row()})
         films[f"{method}-{budget}"] = np.concatenate(seen.films)
     for one in simulators:
         one.close()
@@ -294,8 +292,8 @@ def _job(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> tup
 
 def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> Iterator[tuple[int, Any]]:
     """Each policy that a method makes, with the number of labels it cost."""
-    if method == "random":
-        yield 0, Chance(seed)
+    if method in ("random", "expert"):  # the ends of the scale
+        yield 0, Chance(seed) if method == "random" else Expert(noise=0.0, seed=seed)
         return
     expert, play = (recordings.open(folder / who, size=stage.size) for who in ("expert", "play"))
     whole, plan = expert + play.unlabelled(), stage.plan(seed)

@@ -33,7 +33,11 @@ def test_a_row_for_every_method_and_budget_with_what_a_reader_of_the_file_wants(
     rows = {(row["method"], row["labels"]): row for row in report["rows"]}
     assert {(method, n) for method in METHODS for n in BUDGETS} < rows.keys()
     ends = rows.keys() - {(method, n) for method in METHODS for n in BUDGETS}
-    assert {method for method, _ in ends} == {"all labels", "random"}
+    assert {method for method, _ in ends} == {"all labels", "random", "expert"}
+    scale = rows["expert", 0]["return"] - rows["random", 0]["return"]
+    for row in rows.values():
+        far = (row["return"] - rows["random", 0]["return"]) / scale
+        assert row["normalised"] == pytest.approx(far), "0 is chance and 1 the expert, on these very episodes"
     assert all(
         {"seed", "success", "return", "episodes"} <= row.keys() and row["episodes"] == 3 for row in rows.values()
     )
@@ -51,7 +55,7 @@ def test_run_again_it_reuses_what_is_finished_and_says_so(
     slow.write_text(json.dumps(json.loads(slow.read_text()) | {"seconds": 5000.0}))
     demo(out, **TINY)
     said = capsys.readouterr().err
-    assert "12 of 12 stages are finished and reused" in said and "video of expert is there already" in said
+    assert "13 of 13 stages are finished and reused" in said and "video of expert is there already" in said
     assert told(out)["rows"] == told(made)["rows"]
     assert told(out)["seconds"] > 5000 / TINY["workers"], "the time of what is reused counts too"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,13 +19,16 @@ def simulator(
 ) -> Simulator:
     """Open a simulator by its "family/task" name, with a distractor laid over it where one is named.
 
-    ``options`` are the family's own. BabyAI opens every level that MiniGrid has, listed here or not.
+    ``options`` are the family's own; with any, nobody has measured what chance and the expert earn there. BabyAI opens
+    every level that MiniGrid has, listed here or not.
     """
     family, _, task = name.partition("/")
     if name not in names() and not (family == "babyai" and task):
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
         raise ValueError(f"There is no simulator {name!r}. Did you mean {near!r}? There are: {', '.join(names())}.")
     world = _family(family)[0](task, size=size, **options)
+    if options:
+        world.floor = world.ceiling = math.nan
     if not distract:
         return world
     from tacit.envs.distract import Distract

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,11 @@ from tacit.clip import Clip
 from tacit.data.episodes import Episodes
 from tacit.evaluate import page
 from tacit.evaluate.claim import Claim
-from tacit.evaluate.interval import summarise
+from tacit.evaluate.interval import normalise, summarise
 from tacit.evaluate.report import Report, log
 from tacit.latents.model import LatentActions
 
-ORDER = ("tacit", "lapo", "idm from ours", "idm", "bc", "all labels", "random")
+ORDER = ("tacit", "lapo", "idm from ours", "idm", "bc", "all labels", "expert", "random")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -33,7 +34,19 @@ def gathered(out: Path, seeds: int) -> tuple[list[dict[str, Any]], dict[str, flo
             name = path.stem.rsplit("-", 1)[0].rstrip("-")
             stages[name] = round(stages.get(name, 0.0) + told["seconds"], 1)
     order = {name: i for i, name in enumerate(ORDER)}
+    _scaled(rows)
     return sorted(rows, key=lambda r: (order.get(r["method"], len(order)), r["labels"], r["seed"])), stages
+
+
+def _scaled(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its return between chance (0) and the noiseless expert (1), both tried on the same episodes."""
+    ends = [float(np.mean([row["return"] for row in rows if row["method"] == end])) for end in ("random", "expert")]
+    floor, ceiling = ends
+    for row, end in itertools.product(rows, ("", "_low", "_high")):
+        gain = row[f"return{end}"]
+        row[f"normalised{end}"] = (
+            float(normalise(gain, floor=floor, ceiling=ceiling)) if floor < ceiling else float("nan")
+        )
 
 
 def headline(summary: Rows, budgets: Sequence[int]) -> str:

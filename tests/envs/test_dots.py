@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from tacit.data.toys import dots
+from tacit.envs import simulator
 from tacit.envs.dots import FLOORS, Board, Dots
+from tacit.evaluate.rollout import Chance, rollout, summary
 
 BOARDS = {
     "plain": Board(),
@@ -99,3 +103,12 @@ def test_walls_hold_and_edges_join() -> None:
             assert not terminated
         right = float(simulator.state()[0])
         assert (right < 11) if wrap else (right == 11)
+
+
+def test_the_ends_of_the_scale_are_told_only_where_they_were_measured() -> None:
+    """Normalised by another setting's expert, a policy that reaches the expert may seem better or worse than it."""
+    assert simulator("dots/plain", size=16).floor < simulator("dots/plain", size=16).ceiling
+    slow = simulator("dots/plain", size=16, stride=0.5)
+    assert math.isnan(slow.floor) and math.isnan(slow.ceiling)
+    names = {value.name for value in summary(rollout(Chance(), [slow], episodes=2, seed=0), slow)}
+    assert "return" in names and "normalised return" not in names
