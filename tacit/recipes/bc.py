@@ -28,9 +28,9 @@ def bc(
     Paper: Pomerleau 1988; the network with spatial soft-argmax is that of Levine et al. 2016 (arXiv 1504.00702).
     Differs: small, without pretrained weights, the maps standardised before the soft-argmax.
     Published: none on these data.
-    Ours: 0.01 of the noiseless expert's return on point_mass with 16 labels
+    Ours: 0.01 of the noiseless expert's return in the demo with 16 labels
         (results/demo.json: normalised[method=bc,labels=16].mean);
-        0.22 with 64 (results/demo.json: normalised[method=bc,labels=64].mean).
+        0.18 with 64 (results/demo.json: normalised[method=bc,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
     assert data.spec.frame is not None

@@ -33,8 +33,8 @@ def follow(
         vote; labels held out choose. A wish is a mean: ridges are unshrunk for it, and something else must halve their
         error to replace them. The latent policy needs no labels, so one serves every label budget.
     Published: LAPO recovers its expert with online data; Genie reports parity with oracle cloning at 200 labels.
-    Ours: 0.62 of the noiseless expert's return on point_mass with tacit's latents and 16 labels
-        (results/demo.json: normalised[method=tacit,labels=16].mean); 0.02 with lapo's
+    Ours: 0.52 of the noiseless expert's return in the demo, with tacit's latents and 16 labels
+        (results/demo.json: normalised[method=tacit,labels=16].mean); 0.01 with lapo's
         (results/demo.json: normalised[method=lapo,labels=16].mean).
     """
     torch.manual_seed(plan.seed)

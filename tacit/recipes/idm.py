@@ -34,9 +34,9 @@ def idm(
     Differs: the inverse model shares the architecture of ours, so that only the training differs; with ``encoder`` it
         starts from a pretrained one; ``source`` names the episodes worth cloning.
     Published: VPT's inverse model is right in 90.6 % of key presses after 1,962 labelled hours.
-    Ours: 0.02 of the noiseless expert's return on point_mass with 16 labels
+    Ours: 0.01 of the noiseless expert's return in the demo with 16 labels
         (results/demo.json: normalised[method=idm,labels=16].mean);
-        0.31 with 64 (results/demo.json: normalised[method=idm,labels=64].mean).
+        0.26 with 64 (results/demo.json: normalised[method=idm,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
     assert data.spec.frame is not None and data.spec.space is not None
