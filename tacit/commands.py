@@ -259,10 +259,10 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
     from tacit.rehearsal import few
 
     latents = here.model(model, kind=LatentActions, inside="latents")
-    side, episodes = here.side(latents), opened(data)
+    frame, episodes = here.frame(latents), opened(data)
     facts: dict[str, Any] = {"model": model, "out": out, "dry_run": dry_run, "dim": latents.dim, **_counted(episodes)}
     if dry_run:
-        some = few(episodes, frame=(side, side) if side else None, frames=1)
+        some = few(episodes, frame=frame, frames=1)
         began = time.perf_counter()
         _, codes = infer(latents, some, number=0)
         seconds = (time.perf_counter() - began) / int(some.lengths[0]) * int(episodes.lengths.sum())
@@ -270,7 +270,7 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
         told = f"{_counts(episodes)}: {told} a transition, in about {_time(seconds)}. Nothing was written."
         return Told(facts | {"seconds": seconds}, told)
     began = time.perf_counter()
-    written = labelled(latents, cache(episodes, size=side), out=out)
+    written = labelled(latents, cache(episodes, size=frame), out=out)
     seconds = time.perf_counter() - began
     told = f"{out}: {_counts(written)}, a latent of {latents.dim} numbers a transition, in {_time(seconds)}."
     return Told(facts | {"seconds": seconds}, told)
@@ -328,7 +328,8 @@ def evaluate(
         if env is None or data is not None:
             raise here.Unknown(f"{model} is a policy: give --env E for it to act in, and no --data.")
         name, recorded = here.recorded(env)
-        asked = {"size": size or (here.side(found) if found else 64), "options": recorded | _options(options)}
+        built = here.frame(found) if found else None
+        asked = {"size": size or (built[0] if built else 64), "options": recorded | _options(options)}
         many = {"episodes": 1 if dry_run else episodes, "seed": seed, "workers": workers}
         report = _acted(found or model, here.environment(name), asked=asked, **many)
     report.title, report.seconds = f"{model} on {env or data}", time.perf_counter() - began
@@ -345,8 +346,8 @@ def _judged(latents: LatentActions, data: Path, *, held: float, most: int, seed:
     from tacit.evaluate.latents import report
     from tacit.rehearsal import few
 
-    side, whole = here.side(latents), opened(data)
-    whole = whole if dry_run else cache(whole, size=side)
+    frame, whole = here.frame(latents), opened(data)
+    whole = whole if dry_run else cache(whole, size=frame)
     episodes = whole.split(held)[1] if held else whole
     shared = episodes.overlap(prints(latents))
     if shared:
@@ -354,7 +355,7 @@ def _judged(latents: LatentActions, data: Path, *, held: float, most: int, seed:
             f"{shared} of these {len(episodes)} episodes were used in training, so a number measured on them says "
             "nothing of new ones. Train with --held 0.1 and evaluate with --held 0.1, or give other episodes."
         )
-    episodes = few(episodes, frame=(side, side) if side else None) if dry_run else episodes
+    episodes = few(episodes, frame=frame) if dry_run else episodes
     return report(latents, episodes, most=64 if dry_run else most, seed=seed)
 
 

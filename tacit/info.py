@@ -120,14 +120,13 @@ def model(name: str | Path, *, kind: Any, inside: str = "") -> Any:
         what = f"a {type(whole).__name__}" + (f" without {inside}" if part is None else "")
         wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise ValueError(f"{name} holds {what}; wanted a {wanted}.")
-    part.seen = part.seen | whole.seen
     return part
 
 
-def side(model: torch.nn.Module) -> int | None:
-    """The side of the pictures that a model was built for."""
+def frame(model: torch.nn.Module) -> tuple[int, int] | None:
+    """The height and width of the pictures that a model was built for."""
     found = (getattr(module, "arguments", {}).get("frame") for module in model.modules())
-    return next((int(frame[0]) for frame in found if frame), None)
+    return next(((int(frame[0]), int(frame[1])) for frame in found if frame), None)
 
 
 def facts() -> dict[str, Any]:

@@ -104,8 +104,14 @@ class Part(nn.Module):
             raise ValueError(
                 f"{folder / CONFIG} and {WEIGHTS} are not of one save; save the part again, or copy both files."
             )
-        part.seen = seen
+        part.remember(seen)
         return part.eval()
+
+    def remember(self, prints: frozenset[str]) -> None:
+        """Note what this part was trained on, in it and in all that it holds: an inner part may be taken out."""
+        for part in self.modules():
+            if isinstance(part, Part):
+                part.seen = part.seen | prints
 
 
 # What may be raised while a part is built from a config that is none.

@@ -364,7 +364,7 @@ class _Run:
         if self.average is not None:
             torch._foreach_copy_([p.data for p in self.trained], self.average)
         spread.level(self.model)  # what each process counted for itself is as rank 0 says, here as on the disk
-        self.model.seen = self.model.seen | self.prints
+        self.model.remember(self.prints)
         self.model.eval()
         if self.out is not None and self.rank == 0:
             with state.room(self.out, self.step):

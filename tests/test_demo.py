@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tacit.demo import BUDGETS, demo
+from tacit.demo import BUDGETS, _jobs, _waves, demo
 
 TINY: dict[str, Any] = {"env": "dots/plain", "steps": 4, "frames": 2800, "episodes": 3, "workers": 2}
 METHODS = ("tacit", "lapo", "idm", "bc")
@@ -123,3 +123,9 @@ def test_a_rehearsal_tries_everything_and_writes_nothing(tmp_path: Path, capsys:
     assert not list(tmp_path.iterdir())
     said = capsys.readouterr().err
     assert "idm 16 works" in said and "Nothing was written" in said
+
+
+def test_what_starts_from_our_encoder_waits_until_there_is_one() -> None:
+    first, last = _waves(list(_jobs(pretrained=True)))
+    assert ("tacit", 0) in first and {name for name, _ in last} == {"idm from ours"}
+    assert list(_waves(list(_jobs(pretrained=False)))) == [first]

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from tacit import info
 from tacit.latents.model import LatentActions
@@ -58,7 +59,7 @@ def test_a_part_of_a_saved_model_brings_along_what_the_whole_was_trained_on(tmp_
     whole.save(tmp_path / "run" / "policy")
     found = info.model(tmp_path / "run", kind=Part, inside="encoder")  # the run's folder stands for its policy
     assert isinstance(found, Keypoints) and "an episode" in found.seen
-    assert info.side(whole) == 16
+    assert info.frame(whole) == (16, 24) and info.frame(torch.nn.Linear(1, 1)) is None
     with pytest.raises(ValueError, match="holds a Cloning; wanted a LatentActions"):
         info.model(tmp_path / "run", kind=LatentActions)
     with pytest.raises(info.Unknown, match="no saved model"):

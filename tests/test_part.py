@@ -78,7 +78,9 @@ def test_the_arguments_kept_are_those_the_caller_gave(tmp_path: Path) -> None:
 def test_what_any_inner_part_has_seen_is_kept(tmp_path: Path) -> None:
     part = outer()
     part.inner.seen, part.seen = frozenset({"pretrained"}), frozenset({"tuned"})
-    assert Part.load(part.save(tmp_path), classes=MINE).seen == {"pretrained", "tuned"}
+    again = Part.load(part.save(tmp_path), classes=MINE)
+    assert again.seen == {"pretrained", "tuned"}
+    assert again.inner.seen == {"pretrained", "tuned"}, "taken out, it still knows"  # type: ignore[attr-defined]
 
 
 def test_tacits_own_parts_need_no_naming(tmp_path: Path) -> None:

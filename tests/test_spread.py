@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from tacit.clip import Clip, Space
 from tacit.data.toys import dots
 from tacit.envs.dots import Board
 from tacit.part import Part
+from tacit.parts.mlp import Flat
 from tacit.parts.outputs import Head
+from tacit.policies import Cloning
 from tacit.recipes.lapo import TINY, lapo
 from tacit.train import Interrupted, NonFinite, Plan, fit
 from tacit.watch import Validation
@@ -127,6 +130,11 @@ def work(out: Path) -> dict[str, Any]:
     made = lapo(data, out / "lapo", plan=fit_plan, **TINY)
     again = fit(seeded(type(made), **made.arguments), data.clips(3), None, fit_plan, watch=[books])
     told["lapo"], told["resets"] = books.told, int(again.bottleneck.resets)  # type: ignore[union-attr,arg-type]
+    pilot = Prints()
+    marked = data.with_latents([np.full((n - 1, 2), i, np.float32) for i, n in enumerate(data.lengths)])
+    cloning = seeded(Cloning, encoder=Flat(frame=(16, 16)), features=256, latent=2)
+    fit(cloning, marked.clips(3), None, fit_plan, watch=[pilot])
+    told["pilot"] = pilot.told
     for name, labelled in (("one", (1,)), ("none", ())):
         heads = Prints()
         fit(seeded(Headed, labelled=labelled), Shared(), out / name, PLAN, watch=[heads])
@@ -173,7 +181,7 @@ def test_the_loss_is_that_of_one_process_on_the_same_batches(ran: Ran, tmp_path:
         assert torch.allclose(both.state_dict()[name].float(), value.float(), atol=1e-5), name
 
 
-@pytest.mark.parametrize("run", ["plain", "lapo", "one", "none"])
+@pytest.mark.parametrize("run", ["plain", "lapo", "pilot", "one", "none"])
 def test_weights_and_books_are_the_same_on_every_process(run: str, ran: Ran) -> None:
     first, second = (told[run] for told in ran[1])
     own = {"bottleneck.recent"}  # what each process saw lately is its own affair, as long as rank 0 alone draws from it

@@ -43,6 +43,23 @@ class Spec:
         value["space"] = None if value.get("space") is None else Space(**value["space"])
         return cls(**value)
 
+    @property
+    def pictures(self) -> tuple[int, int]:
+        """``frame``, for those who cannot do without."""
+        if self.frame is None:
+            raise ValueError(f"The data {self.name!r} holds no frames, and this learns from pictures.")
+        return self.frame
+
+    @property
+    def actions(self) -> Space:
+        """``space``, for those who cannot do without."""
+        if self.space is None:
+            raise ValueError(
+                f"The data {self.name!r} holds no action anywhere, and this learns from labels; "
+                "give data of which at least a few transitions are labelled."
+            )
+        return self.space
+
     def has(self, column: str) -> bool:
         held = {"frames": self.frame, "actions": self.space, "latents": self.latent}
         return bool(held[column] if column in held else getattr(self, column))

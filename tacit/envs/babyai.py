@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import math
 from typing import Any, NamedTuple, cast
 
 import gymnasium
@@ -61,7 +62,7 @@ class BabyAI(Simulator):
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"The view is {view!r}; it must be one of {', '.join(VIEWS)}.")
-        actions, self.floor, self.ceiling = TASKS.get(task, (ACTIONS, 0.0, 1.0))
+        actions, self.floor, self.ceiling = TASKS.get(task, (ACTIONS, math.nan, math.nan))
         self.name, self.size, self.view, self.instruction = f"babyai/{task}", size, view, instruction
         self.space = Space("discrete", len(actions), names=actions)
         self._choices = [ACTIONS.index(action) for action in actions]

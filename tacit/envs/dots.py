@@ -145,7 +145,8 @@ class Dots(Simulator):
 
     def __init__(self, board: Board | None = None, *, name: str = "dots/plain") -> None:
         self.board, self.name = board or Board(), name
-        self.space, self.size, self.floor = self.board.space, self.board.size, FLOORS[self.board.body]
+        self.space, self.size = self.board.space, self.board.size
+        self.floor, self.ceiling = FLOORS[self.board.body], 1.0
         self.start(0)
 
     def start(self, seed: int) -> None:

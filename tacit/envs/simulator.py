@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,8 +31,8 @@ class Simulator(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     fps: float = 10.0  # decisions a second of recorded video, a whole number
     horizon: int  # decisions until the episode is cut
     text: str | None = None  # the instruction, where there is one
-    floor: float = 0.0  # mean return of uniformly random actions, to normalise returns by; NaN where nobody measured it
-    ceiling: float = 1.0  # mean return of the noiseless expert, likewise
+    floor: float = math.nan  # mean return of uniformly random actions, to normalise returns by; NaN: nobody measured it
+    ceiling: float = math.nan  # mean return of the noiseless expert, likewise
 
     steps: int = 0
 

@@ -57,7 +57,7 @@ class Rollouts:
     """What came of each episode, in the order in which they were begun."""
 
     returns: np.ndarray  # (N,) float64, undiscounted
-    successes: np.ndarray  # (N,) bool: success at any step
+    successes: np.ndarray | None  # (N,) bool: success at any step; None where the environment tells of none
     lengths: np.ndarray  # (N,) decisions taken
     seeds: np.ndarray  # (N,) what each episode was begun with
     seed: int  # what the episodes' seeds derive from
@@ -69,7 +69,8 @@ class Rollouts:
     def row(self) -> dict[str, Any]:
         """The columns that a report's raw table wants of one run."""
         found = mean(self.returns)
-        row = {"success": float(self.successes.mean()), "return": found.value, "episodes": len(self)}
+        won = None if self.successes is None else float(self.successes.mean())
+        row = {"success": won, "return": found.value, "episodes": len(self)}
         return {**row, "return_low": found.low, "return_high": found.high, "length": float(self.lengths.mean())}
 
 
@@ -99,9 +100,10 @@ def rollout(
     else:
         trials = task.run(_loaded(policy), simulators, range(episodes))
     trials = sorted(trials, key=lambda trial: trial.number)
+    told = all(t.success is not None for t in trials)
     return Rollouts(
         returns=np.array([t.gain for t in trials]),
-        successes=np.array([t.success for t in trials]),
+        successes=np.array([t.success for t in trials]) if told else None,
         lengths=np.array([t.length for t in trials]),
         seeds=np.array([_derived(seed, t.number) for t in trials]),
         seed=seed,
@@ -112,11 +114,9 @@ def rollout(
 def summary(rollouts: Rollouts, simulator: Simulator, *, name: str = "", data: str = "") -> list[Value]:
     """The rollouts as report values: success, return, return between random and expert, and length."""
     data = data or f"{len(rollouts)} new episodes of {simulator.name}, seed {rollouts.seed}"
-    found = {
-        "success": proportion(int(rollouts.successes.sum()), len(rollouts)),
-        "return": mean(rollouts.returns),
-        "episode length": mean(rollouts.lengths),
-    }
+    won = rollouts.successes
+    found = {} if won is None else {"success": proportion(int(won.sum()), len(rollouts))}
+    found |= {"return": mean(rollouts.returns), "episode length": mean(rollouts.lengths)}
     if simulator.floor < simulator.ceiling:
         scaled = normalise(rollouts.returns, floor=simulator.floor, ceiling=simulator.ceiling)
         found["normalised return"] = mean(scaled)
@@ -189,14 +189,16 @@ class _Trial:
     demonstrator: Any = None  # this episode's own copy
     film: list[np.ndarray] = dataclasses.field(default_factory=list)
     gain: float = 0.0
-    success: bool = False
+    success: bool | None = None
     length: int = 0
     over: bool = False
 
     def take(self, action: np.ndarray, filmed: bool) -> None:
         self.observation, reward, terminated, truncated, info = self.simulator.step(action)
         self.gain, self.length = self.gain + reward, self.length + 1
-        self.success, self.over = self.success or bool(info.get("success", False)), terminated or truncated
+        self.over = terminated or truncated
+        if "success" in info:
+            self.success = bool(self.success or info["success"])
         if filmed:
             self.film.append(self.observation["frame"].copy())
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tacit.clip import Clip, Space
 from tacit.data.episodes import Episodes
-from tacit.latents.model import LatentActions, label
+from tacit.latents.model import LatentActions, carries, label
 from tacit.part import Part
 
 FOLDS = 5
@@ -189,7 +189,9 @@ def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Te
     """The ridges' weighted mean, which is one linear map; the more labels there are, the more the best one counts."""
     made = Decoder(space=space, latent=labels.latent.shape[1], features=labels.seen.shape[1])
     made.basis.copy_(basis)
-    worth = np.array([min(errors.values()) / max(error, 1e-12) for error in errors.values()]) ** (len(labels) / 16)
+    misses = np.maximum(list(errors.values()), 1e-12)
+    told = np.isfinite(misses).any()  # one label cannot be held out: then all count alike
+    worth = (misses.min() / misses) ** (len(labels) / 16) if told else np.ones(len(misses))
     for way, share in zip(errors, worth / worth.sum(), strict=True):
         ridge = _fitted(labels, way, space, basis)
         slope = ridge.weight * ridge.unit[:, None]
@@ -250,10 +252,11 @@ def principal(model: LatentActions, data: Episodes, *, episodes: int = 50) -> Te
     A latent number may vary and yet mean nothing to the forward model; a handful of labels would be spent on telling
     it from those that act. So each is measured by what it does to the prediction before variance is looked at.
     """
-    latents = data.column("latents")
-    if latents is None:
-        some = data.select(np.linspace(0, len(data) - 1, min(len(data), episodes)).astype(np.int64))
-        latents = label(model, some).column("latents")
+    some = data
+    if not carries(model, data):
+        few = np.linspace(0, len(data) - 1, min(len(data), episodes)).astype(np.int64)
+        some = label(model, data.select(few))
+    latents = some.column("latents")
     assert latents is not None
     known = torch.from_numpy(latents[np.isfinite(latents).all(1)])
     felt = influence(model, data)

@@ -64,6 +64,9 @@ class LatentActions(Part):
             )
         rows = torch.arange(len(clip), device=clip.device)
         steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
+        if self.label is not None and clip.mask is not None and clip.actions is not None:
+            clip, known = self._at_labels(clip)
+            steps = torch.where(known, 1, steps)
         raw = clip.frames
         pair = torch.cat([raw[:, : self.past + 1], raw[rows, self.past + steps][:, None]], 1)  # type: ignore[index]
         frames = floats(pair)
@@ -79,10 +82,19 @@ class LatentActions(Part):
         cost = miss / self.scale.clamp(min=1e-6) + found.loss
         metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **found.metrics}
         if self.label is not None and clip.actions is not None and clip.mask is not None:
-            known = clip.mask[:, self.past] & (steps == 1)
             taught = self.label.cost(found.z, clip.actions[:, self.past], known=known)  # type: ignore[operator]
             cost, metrics["label"] = cost + self.weight * taught, taught.detach()
         return cost, metrics
+
+    def _at_labels(self, clip: Clip) -> tuple[Clip, Tensor]:
+        """Clips begun where their first label lies, as far as they hold one, and which do: a label teaches one step."""
+        assert clip.frames is not None and clip.actions is not None and clip.mask is not None
+        known = clip.mask[:, self.past :]
+        late = known.int().argmax(1, keepdim=True)  # 0 where there is none
+        rows, time = torch.arange(len(clip), device=clip.device)[:, None], torch.arange(clip.time, device=clip.device)
+        frames, steps = (late + time).clamp(max=clip.time - 1), (late + time[:-1]).clamp(max=clip.time - 2)
+        moved = Clip(frames=clip.frames[rows, frames], actions=clip.actions[rows, steps], mask=clip.mask[rows, steps])
+        return moved, known.any(1)
 
     def after_step(self) -> None:
         super().after_step()
@@ -145,6 +157,17 @@ def label(model: LatentActions, data: Episodes, out: str | Path | None = None, *
         return kept(found, data, out=Path(out), who=who)
     latents, codes = zip(*shown(found, data), strict=True)
     return data.with_latents(latents, None if codes[0] is None else codes)
+
+
+def carries(model: LatentActions, data: Episodes) -> bool:
+    """Whether the latents in ``data`` are this model's, by the first episode that moves: others' mean other things."""
+    latents = data.column("latents")
+    if latents is None or data.spec.latent != model.dim:
+        return False
+    number = int((data.lengths > 1).argmax())
+    found, _ = infer(model, data, number=number)
+    held = latents[data.starts[number] :][: len(found)]
+    return bool(np.allclose(held, found, rtol=0.01, atol=0.01 * np.abs(found).max(initial=0.0)))
 
 
 @torch.inference_mode()

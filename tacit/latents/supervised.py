@@ -49,7 +49,7 @@ def relabel(model: Supervised, data: Episodes, *, batch: int = 512) -> Episodes:
     for number in range(len(data)):
         episode = data.episode(number)
         assert episode.frames is not None
-        said = []
+        said = [model.head.space.blank(0)]  # a single frame has no transition
         for start in range(0, len(episode) - 1, batch):
             first = max(0, start - model.past)
             frames = torch.from_numpy(np.array(episode.frames[first : start + batch + 1]))[None].permute(0, 1, 4, 2, 3)

@@ -18,10 +18,7 @@ class Keypoints(Part):
 
     def __init__(self, *, frame: tuple[int, int], points: int = 8, width: int = 32, sharpness: float = 0.0) -> None:
         super().__init__()
-        height, across = frame
-        stride = max(2, height // 16)
-        if height % stride or across % stride:
-            raise ValueError(f"Keypoints wants frame sides that {stride} divides, not {frame}.")
+        (height, across), stride = frame, cell(frame)
         self.points, self.dim = points, 2 * points
         self.maps = nn.Sequential(
             nn.Conv2d(3, width, 2 * stride, stride, stride // 2),
@@ -55,8 +52,7 @@ class Repaint(Part):
 
     def __init__(self, *, frame: tuple[int, int], points: int, width: int = 32, spread: float = 0.12) -> None:
         super().__init__()
-        stride = max(2, frame[0] // 16)
-        self.spread = spread
+        stride, self.spread = cell(frame), spread
         self.look = nn.Conv2d(3, width, 2 * stride, stride, stride // 2)
         self.body = nn.Sequential(
             nn.Conv2d(width + 2 * points, width, 3, padding=1),
@@ -83,6 +79,14 @@ class Repaint(Part):
         wide = torch.exp(-((self.across - x[..., None]) ** 2) / (2 * self.spread**2))
         tall = torch.exp(-((self.down - y[..., None]) ** 2) / (2 * self.spread**2))
         return tall[..., :, None] * wide[..., None, :]
+
+
+def cell(frame: tuple[int, int]) -> int:
+    """The side of a map's cell: about a sixteenth of the picture's, and even, for odd ones come out one short."""
+    stride = max(2, frame[0] // 32 * 2)
+    if frame[0] % stride or frame[1] % stride:
+        raise ValueError(f"Keypoints wants frame sides that {stride} divides, not {frame}; 32, 48 and 64 will do.")
+    return stride
 
 
 def places(count: int) -> Tensor:

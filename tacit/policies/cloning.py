@@ -11,6 +11,7 @@ from tacit.clip import Clip, Space, floats
 from tacit.part import Part
 from tacit.parts.outputs import Head
 from tacit.policies.policy import Memory, Policy, recall
+from tacit.spread import average
 
 
 class Cloning(Policy):
@@ -49,8 +50,9 @@ class Cloning(Policy):
         if self.latent:
             wanted = clip.latents.flatten(0, 1)  # type: ignore[union-attr]
             if self.training and not self.fitted:  # the first batch sets the unit, once
-                self.mean.copy_(wanted.mean(0))
-                self.spread.copy_(wanted.var(0).mean().sqrt().clamp(min=1e-6).expand_as(self.spread))
+                self.mean.copy_(average(wanted.mean(0)))
+                around = average((wanted - self.mean).square().mean(0))
+                self.spread.copy_(around.mean().sqrt().clamp(min=1e-6).expand_as(self.spread))
                 self.fitted.fill_(True)
             cost = (self.head(features) - (wanted - self.mean) / self.spread).square().mean()
         else:

@@ -33,7 +33,6 @@ def bc(
         0.18 with 64 (results/demo.json: normalised[method=bc,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    assert data.spec.frame is not None
-    eyes = Keypoints(frame=data.spec.frame, points=points, width=width)
-    policy = Cloning(encoder=eyes, features=eyes.dim, space=data.spec.space, past=past)
+    eyes = Keypoints(frame=data.spec.pictures, points=points, width=width)
+    policy = Cloning(encoder=eyes, features=eyes.dim, space=data.spec.actions, past=past)
     return fit(policy, data.clips(past + 2, labelled=1.0), out, plan, about={"recipe": "bc"})

@@ -8,7 +8,7 @@ import torch
 
 from tacit.data.episodes import Episodes
 from tacit.latents.decode import decoder
-from tacit.latents.model import LatentActions, label
+from tacit.latents.model import LatentActions, carries, label
 from tacit.part import Part
 from tacit.policies.cloning import Cloning, Following
 from tacit.train import Plan, fit
@@ -38,11 +38,11 @@ def follow(
         (results/demo.json: normalised[method=lapo,labels=16].mean).
     """
     torch.manual_seed(plan.seed)
-    shown = data.select(source) if source else data
-    shown = shown if shown.spec.latent else label(latents, shown)
     eyes, size = encoder or latents.encoder, latents.dim
     if eyes is None:
         raise ValueError("This latent action model has no encoder for a policy to see with; give follow an encoder.")
+    shown = data.select(source) if source else data
+    shown = shown if carries(latents, shown) else label(latents, shown)
     pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
     fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
     found, _ = decoder(latents, data, wishes=True)

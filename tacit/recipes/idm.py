@@ -39,12 +39,13 @@ def idm(
         0.26 with 64 (results/demo.json: normalised[method=idm,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    assert data.spec.frame is not None and data.spec.space is not None
-    eyes = encoder or Keypoints(frame=data.spec.frame, points=16)
-    head = Head(features=eyes.dim * (past + 2), space=data.spec.space, width=hidden)  # type: ignore[operator]
+    eyes = encoder or Keypoints(frame=data.spec.pictures, points=16)
+    head = Head(features=eyes.dim * (past + 2), space=data.spec.actions, width=hidden)  # type: ignore[operator]
     inverse = Supervised(encoder=eyes, features=eyes.dim, head=head, past=past)  # type: ignore[arg-type]
     fit(inverse, data.clips(past + 2, labelled=1.0), out and out / "inverse", plan, about={"recipe": "idm"})
     told = relabel(inverse, data.select(source) if source else data)
     policy = bc(told, out and out / "policy", past=past, plan=plan)
-    policy.seen = policy.seen | inverse.seen
+    policy.remember(inverse.seen | frozenset(data.prints))
+    if out is not None:
+        policy.save(out / "policy")
     return policy

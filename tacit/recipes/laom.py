@@ -42,8 +42,7 @@ def laom(
     Ours: not measured.
     """
     torch.manual_seed(plan.seed)
-    assert data.spec.frame is not None
-    encoder = Strided(channels=3, frame=data.spec.frame, width=channels, dim=features)
+    encoder = Strided(channels=3, frame=data.spec.pictures, width=channels, dim=features)
     inverse = Pair(features=features, dim=dim, width=width)
     forward = Ahead(encoder=encoder, features=features, dim=dim, width=width)
     head = Head(features=dim, space=data.spec.space) if labelled and data.spec.space else None

@@ -38,12 +38,11 @@ def lapo(
         0.09 with 64 (results/demo.json: normalised[method=lapo,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    assert data.spec.frame is not None
     short = bottleneck or VQ(codes=codes)
     latents = LatentActions(
-        inverse=Stacked(frame=data.spec.frame, frames=3, dim=short.width, width=width),  # type: ignore[arg-type]
+        inverse=Stacked(frame=data.spec.pictures, frames=3, dim=short.width, width=width),  # type: ignore[arg-type]
         bottleneck=short,
-        forward=Painted(frame=data.spec.frame, frames=2, dim=short.dim, base=base),  # type: ignore[arg-type]
+        forward=Painted(frame=data.spec.pictures, frames=2, dim=short.dim, base=base),  # type: ignore[arg-type]
         past=1,
     )
     return fit(latents, data.clips(latents.length), out, plan, about={"recipe": "lapo"})

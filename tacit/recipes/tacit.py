@@ -39,10 +39,9 @@ def tacit(
         0.84 with 64 (results/demo.json: normalised[method=tacit,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    assert data.spec.frame is not None
-    encoder = Keypoints(frame=data.spec.frame, points=points, width=width)
+    encoder = Keypoints(frame=data.spec.pictures, points=points, width=width)
     inverse = Difference(features=encoder.dim)
-    forward = Moved(frame=data.spec.frame, points=points, width=width)
+    forward = Moved(frame=data.spec.pictures, points=points, width=width)
     latents = LatentActions(
         encoder=encoder, inverse=inverse, bottleneck=Free(width=encoder.dim, noise=noise), forward=forward, reach=reach
     )

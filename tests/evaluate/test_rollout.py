@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -290,6 +291,18 @@ def test_what_was_given_wrongly_is_said() -> None:
 class Held:
     past: Tensor
     nothing: None = None
+
+
+def test_success_and_a_scale_that_nobody_tells_are_not_made_up() -> None:
+    class Silent(Corridor):
+        floor = ceiling = math.nan
+
+        def step(self, action: np.ndarray) -> Any:
+            return (*super().step(action)[:4], {})
+
+    found = rollout(Chance(), [Silent()], episodes=4, seed=0)
+    assert found.successes is None and found.row()["success"] is None
+    assert [value.name for value in summary(found, Silent())] == ["return", "episode length"]
 
 
 def test_memory_rows_are_picked_and_begun_anew() -> None:

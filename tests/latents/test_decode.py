@@ -72,3 +72,25 @@ def test_a_wish_is_answered_by_a_straight_map_even_where_a_vote_tells_single_lat
         return float((made(wishes, torch.zeros_like(wishes), torch.zeros(2, 0)) - means).abs().max())
 
     assert short_of(wished) < 0.06 < short_of(single)
+
+
+ONE = {
+    "sixteen alike": torch.full((16,), 2),
+    "a single one": torch.tensor([3]),
+    "numbers alike": torch.full((16, 2), 0.5),
+}
+
+
+@pytest.mark.parametrize("action", ONE.values(), ids=ONE)
+def test_labels_that_all_say_the_same_are_believed(action: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen labels in a row are often one action: no ridge errs then, and none is infinitely better than another."""
+    count, space = len(action), Space("continuous", 2) if action.ndim > 1 else Space("discrete", 5)
+    latent = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros(count, 0)
+    labels = Labels(latent, latent.flip(0), nothing, action, torch.zeros(count, dtype=torch.long))
+    monkeypatch.setattr(decode, "gather", lambda model, data: labels)
+    monkeypatch.setattr(decode, "principal", lambda model, data: torch.eye(4))
+    data: Any = SimpleNamespace(spec=SimpleNamespace(space=space))
+    made, _ = decode.decoder(None, data, wishes=True)  # type: ignore[arg-type]
+    said = made(torch.randn(3, 4), torch.zeros(3, 4), torch.zeros(3, 0))
+    torch.testing.assert_close(said, action[:1].expand_as(said))

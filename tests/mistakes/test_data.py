@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tacit.check import Broken, check_reader
 from tacit.clip import Clip, Episode
-from tacit.data import open, save
+from tacit.data import cache, open, save, toys
 from tacit.data.clips import Clips
 from tacit.data.collect import collect
 from tacit.data.episodes import Episodes
@@ -22,7 +22,12 @@ from tacit.envs.dots import WIDE, Board, Dots
 from tacit.evaluate import refuse_overlap
 from tacit.evaluate.latents import align
 from tacit.latents.decode import gather
-from tacit.latents.model import LatentActions, label
+from tacit.latents.model import LatentActions, carries, label
+from tacit.part import Part
+from tacit.recipes import tacit as ours
+from tacit.recipes.follow import follow
+from tacit.recipes.idm import idm
+from tacit.train import Plan, fit
 
 BOARD = Board(size=16, goal=False, discrete=True, stride=3.0)
 
@@ -161,3 +166,29 @@ def test_a_split_that_shares_an_episode_is_refused(data: Episodes) -> None:
     train, held = careless.split(0.25)
     with pytest.raises(ValueError, match="5 of these 5 episodes were used to train"):
         refuse_overlap(train.prints, held)
+
+
+# -- 8. what a policy or an inner part was trained on is forgotten, and judged on as if it were new -----------------
+
+
+def test_a_cloned_policy_remembers_the_data_behind_its_labels_on_the_disk_too(tmp_path: Path) -> None:
+    """Labelled anew, and at another size, its episodes are no longer those of the data that they came from."""
+    save(toys.dots(Board(size=32), episodes=6, length=8).episodes, tmp_path / "video")
+    data = cache(open(tmp_path / "video"), size=16)
+    made = idm(data, tmp_path / "out", hidden=8, plan=Plan(steps=1, batch=4))
+    assert data.overlap(made.seen) == data.overlap(Part.load(tmp_path / "out" / "policy").seen) == len(data)
+
+
+def test_the_encoder_of_a_trained_model_remembers_with_it(sound: Callable[..., LatentActions], train: Episodes) -> None:
+    model = fit(sound(), train.clips(2), None, Plan(steps=1, batch=4))
+    assert model.encoder is not None and train.overlap(model.encoder.seen) == len(train)
+
+
+def test_latents_of_another_model_are_not_taken_for_this_ones(train: Episodes) -> None:
+    """A policy that wishes for one model's latents, decoded as another's, does nothing that anybody did."""
+    mine, other = (ours.tacit(train, None, plan=Plan(steps=1, batch=4, seed=seed), **ours.TINY) for seed in (0, 1))
+    told = label(mine, train)
+    assert carries(mine, told) and not carries(other, told) and not carries(mine, train)
+    quick = Plan(steps=1, batch=4)
+    found = [follow(other, data.keep_labels(24), None, plan=quick).pilot.mean for data in (told, train)]
+    torch.testing.assert_close(*found)

@@ -19,6 +19,7 @@ from tacit.latents.model import LatentActions
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.quantize import VQ
 from tacit.policies.cloning import Cloning
+from tacit.recipes import laom
 from tacit.train import Plan, fit
 
 EYES: dict[str, Any] = {"frame": (16, 16), "points": 4, "width": 16}
@@ -193,3 +194,16 @@ def test_a_model_that_does_not_need_its_latent_is_refused(sound: Sound, train: E
     fit(spoilt, train.clips(2), None, Plan(steps=60, batch=32, rate=3e-3, warmup=10))
     with pytest.raises(Broken, match="another transition's latent predicts worse: the error is"):
         check_latents(spoilt, held.clips(4).batch(np.arange(64)), margin=0.01)
+
+
+def test_every_label_in_a_batch_teaches(data: Episodes) -> None:
+    """A label anywhere in a clip of many frames brought the clip in; it must also be what the clip is used for."""
+    model = laom.laom(data, None, plan=Plan(steps=1, batch=4), labelled=0.5, **laom.TINY)
+    few = data.keep_labels(64, stretch=4, seed=1)
+    clip = few.clips(model.length, labelled=1.0).batch(few.clips(model.length, labelled=1.0).labelled)
+    moved, known = model._at_labels(clip)
+    assert known.all() and moved.mask is not None and moved.mask[:, model.past].all()
+    where = clip.mask.int().argmax(1)  # type: ignore[union-attr]
+    rows = torch.arange(len(clip))
+    assert (where > 0).any() and (moved.actions[:, 0] == clip.actions[rows, where]).all()  # type: ignore[index]
+    assert (moved.frames[:, 1] == clip.frames[rows, where + 1]).all()  # type: ignore[index]

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tacit.parts.keypoints import Keypoints
+from tacit.part import Part
+from tacit.parts.keypoints import Keypoints, Repaint
 
 
 def middles(maps: np.ndarray, sharpness: float) -> np.ndarray:
@@ -45,3 +46,17 @@ def test_half_precision_does_not_round_a_place():
         seen = eyes(spots)
     assert (seen - exact).abs().max() < 1e-6
     assert (exact[:, 0].diff() > 0).all(), "a spot that moves right by a tenth of a cell is seen to move right"
+
+
+@pytest.mark.parametrize("side", [16, 32, 48, 64, 80, 84, 96, 128])
+def test_pictures_of_any_common_size_are_seen_and_repainted(side: int) -> None:
+    pictures = torch.rand(2, 3, side, side)
+    found = Keypoints(frame=(side, side), points=3, width=4)(pictures)
+    painted = Repaint(frame=(side, side), points=3, width=4)(pictures[:, None], found[:, None], torch.zeros(2, 6))
+    assert found.shape == (2, 6) and painted.shape == pictures.shape
+
+
+@pytest.mark.parametrize("part", [Keypoints, Repaint])
+def test_a_size_that_no_cell_divides_is_refused_with_one_that_will_do(part: type[Part]) -> None:
+    with pytest.raises(ValueError, match="6 divides.*64 will do"):
+        part(frame=(112, 112), points=3)  # type: ignore[call-arg]
