@@ -94,6 +94,7 @@ endef
 
 # What the demo needs, and what everything needs.
 $(VENV)/.ready: $(PINS)
+	$(renderers)
 	$(call install,$(DEMO_EXTRAS))
 	@touch $@
 

@@ -145,7 +145,7 @@ class Run:
     """Which data, how much of it may be seen, and where the result goes."""
 
     data: Annotated[Path, arg(help="a dataset folder: of `tacit collect`, or any LeRobotDataset v3.0")]
-    out: Annotated[Path, arg(metavar="OUT", help="the folder of the result; one half done is gone on with")]
+    out: Annotated[Path, arg(metavar="OUT", help="the folder of the result; a half-finished one is gone on with")]
     size: Annotated[Count, arg(help="side of the pictures; they are decoded once, and kept beside the data")] = None
     labels: Annotated[Count, arg(help="hide all but so many action labels, drawn by --plan.seed in stretches")] = None
     held: Annotated[float, arg(help="keep this share of the episodes back, for `tacit evaluate --held`")] = 0.0
@@ -216,6 +216,7 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
     follow = f"train follow {asked.out} --data {asked.data} --out out/policy"
     follow += " --source expert" if {"expert"} < set(data.sources) else ""  # what others tried out is not to be cloned
+    follow += " --encoder MODEL" if getattr(model, "encoder", True) is None else ""  # lapo has none to see with
     then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
     return Told(facts, f"{told}.\nNext: tacit {then}")
 

@@ -32,24 +32,18 @@ EXTRAS = {
     "lander": ("box2d",),
     "procgen": ("procgen-mirror",),
     "log": ("tensorboard", "trackio", "wandb"),
-    "hub": ("huggingface-hub",),
-    "features": ("transformers",),
-    "formats": ("h5py", "zarr", "minari"),
-    "fast": ("torchcodec",),
-    "play": ("websockets",),
-    "serve": ("websockets",),
-    "ray": ("ray",),
     "dev": ("pytest", "ruff", "mypy"),
 }
 
 # What a knob that several recipes share means; a comment beside a recipe's own knob comes first.
 KNOBS = {
     "latents": "the folder of a latent action model, as `tacit train` left it",
-    "encoder": "begin with the encoder of the model in this folder, not from nothing",
+    "encoder": "the folder of a model whose encoder to begin with, and to train on",
     "bottleneck": "the folder of another bottleneck, in place of the recipe's own",
     "source": "clone only the episodes of this source, such as expert; all of them if empty",
     "past": "frames seen before the present one",
     "reach": "steps ahead that the goal of training may lie, at most",
+    "hidden": "neurons of the head between features and actions",
     "width": "width of the networks: channels, or neurons",
     "points": "places looked for in the picture",
     "noise": "noise added to the latent in training, in its own unit",

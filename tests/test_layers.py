@@ -117,7 +117,7 @@ def faults(path: str, text: str, known: set[str]) -> Iterator[str]:
         if first != "tacit":
             standard = first in sys.stdlib_module_names or first == "__future__"
             if first in UNWANTED:
-                yield f"{where}: {first} is not for tacit (DESIGN.md, 'What we depend on')."
+                yield f"{where}: {first} is not for tacit, whose core stays light."
             elif item.eager and not standard and first not in BROUGHT:
                 yield f"{where}: {first} is an extra; import it inside the function or constructor that needs it."
         elif there != here and there not in USES[here]:

@@ -16,7 +16,7 @@ HOUSE = sorted(path for folder in ("tacit", "tests", "docs", "bench") for path i
 
 VAGUE = {"util", "helper", "common", "base", "core", "manager", "factory", "handler", "misc"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-FIXED = {"train", "requires_grad_", "fit"}  # signatures that torch.nn.Module fixes, and one that DESIGN.md spells out
+FIXED = {"train", "requires_grad_", "fit"}  # signatures that torch.nn.Module fixes, and that of the one loop
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Faults = Iterator[tuple[int, str]]
 

@@ -1,1 +1,1 @@
-"""Methods: each a function that builds shared parts and calls one ``fit``."""
+"""Methods: each a function that wires shared parts and calls ``fit``."""
