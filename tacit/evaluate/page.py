@@ -117,19 +117,33 @@ def curve(entries: Sequence[Entry], *, budgets: Sequence[int] = ()) -> Figure:
             bottom, top = axes.get_ylim()
             axes.set_ylim(max(bottom, min(means) - room), min(top, max(means) + room))
         bottom, top = axes.get_ylim()
-        for e in ends:
-            axes.axhline(e["mean"], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
-            upper = e["mean"] > (bottom + top) / 2  # curves rise: above there is room on the left, below on the right
+        for near in _together(ends, within=0.06 * (top - bottom)):
+            for e in near:
+                axes.axhline(e["mean"], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+            upper = near[0]["mean"] > (bottom + top) / 2  # curves rise: above there is room left, below right
             at, side, above, space = (0.01, "left", "top", -5) if upper else (0.99, "right", "bottom", 4)
-            place = {"xy": (at, e["mean"]), "xycoords": ("axes fraction", "data"), "ha": side, "va": above}
+            height = near[0 if upper else -1]["mean"]
+            place = {"xy": (at, height), "xycoords": ("axes fraction", "data"), "ha": side, "va": above}
             offset = {"xytext": (0, space), "textcoords": "offset points"}
-            axes.annotate(end(e), color=GREY, fontsize=12 if wide else 11, zorder=6, **place, **offset)
+            named = "; ".join(map(end, near))
+            axes.annotate(named, color=GREY, fontsize=12 if wide else 11, zorder=6, **place, **offset)
 
     dots = (f"<li style='--c:var(--s{i % SERIES})'><i class=dot></i>{escape(m)}</li>" for i, m in enumerate(methods))
     key = "".join(dots)
     caption = f"{metric.capitalize()} against the number of labelled transitions. Bands are 95 % intervals"
     caption += "; dashed lines are the ends of the scale." if ends else "."
     return Figure("What labels buy", f"<ul class=key>{key}</ul>" + _plot(draw, f"{metric} by labels"), caption)
+
+
+def _together(ends: Sequence[Entry], *, within: float) -> list[list[Entry]]:
+    """The ends of the scale from the bottom up, those whose names would lie on each other in one group."""
+    groups: list[list[Entry]] = []
+    for entry in sorted(ends, key=lambda e: e["mean"]):
+        if groups and entry["mean"] - groups[-1][0]["mean"] < within:
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    return groups
 
 
 def losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "loss") -> Figure:

@@ -295,6 +295,16 @@ def test_drawings_take_the_colours_of_the_page() -> None:
     assert body == page.curve(summarise(rows())).body  # the same report is the same bytes
 
 
+def test_ends_of_the_scale_at_one_height_share_one_name() -> None:
+    ends = [
+        {"method": m, "labels": 0, "seed": 0, "success": v}
+        for m, v in (("expert", 1.0), ("all", 0.99), ("chance", 0.0))
+    ]
+    body = page.curve(summarise([*rows(), *ends]), budgets=(16, 64)).body
+    assert len(re.findall(r">[^<>]*expert[^<>]*all[^<>]*<|>[^<>]*all[^<>]*expert[^<>]*<", body)) >= 1
+    assert not re.search(r">[^<>]*chance[^<>]*expert|>[^<>]*expert[^<>]*chance", body)
+
+
 def test_wide_intervals_do_not_flatten_the_curve() -> None:
     given = {"low": -900.0, "high": 900.0, "metric": "return", "n": 2, "over": "seeds"}
     entries = [{"method": m, "labels": n, "mean": float(n), **given} for m in "ab" for n in (16, 64)]
