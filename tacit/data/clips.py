@@ -45,7 +45,9 @@ class Clips:
                 f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}; "
                 "the first three must be at least 1, the last a share in [0, 1]."
             )
-        self.prints, self.fingerprint = episodes.prints, episodes.fingerprint  # what training on these has seen
+        drawn = f"clips of length {length}, stride {stride}, gap {gap}, labelled {float(labelled)}"
+        # What training on these sees, in words, so that a run begun with other clips says what differs.
+        self.prints, self.fingerprint = episodes.prints, f"{drawn}, of {episodes.fingerprint}"
         span = (length - 1) * gap + 1
         counts = np.maximum(0, (episodes.lengths - span) // stride + 1)
         if not counts.sum():
