@@ -57,7 +57,7 @@ class Clips:
         self._owner = np.repeat(np.arange(len(episodes)), counts)
         within = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
         self._starts = episodes.starts[self._owner] + within  # in the set's own order: for what may be overlaid
-        self._places = episodes.places[self._owner] + within  # in the reader's order: for what is never copied
+        self._places = episodes.places[self._owner] + within  # in the reader's pieces: for what is never copied
         self._ends = within + span == episodes.lengths[self._owner]
         self._texts = np.array(episodes.texts, object) if self.spec.text else None
         self._columns: dict[str, np.ndarray | Tensor] = {}
@@ -71,7 +71,8 @@ class Clips:
                 self._columns[name] = value
         if self._mask is not None:
             self._columns["mask"] = self._mask
-        self._pieces = {name: list[np.ndarray | Tensor](episodes.reader.flat(name)) for name in ("frames", "state")}
+        held = {name: episodes.reader.pieces(name, episodes.rows) for name in ("frames", "state")}
+        self._pieces = {name: list[np.ndarray | Tensor](pieces) for name, pieces in held.items()}
         self._bounds = np.cumsum([0, *(len(p) for p in self._pieces["frames"] or self._pieces["state"])])
         self.device = torch.device(device) if device is not None and self._fits(torch.device(device)) else None
         if self.device is not None:
