@@ -104,6 +104,12 @@ class Episode:
             value = getattr(self, name)
             if value is not None and len(value) != count - 1:
                 raise ValueError(f"An Episode of {count} frames has {count - 1} {name}, not {len(value)}.")
+        for name, wanted in (("state", "(T, S)"), ("latents", "(T-1, D)"), ("codes", "(T-1, K)")):
+            value = getattr(self, name)
+            if value is not None and value.ndim != 2:
+                raise ValueError(
+                    f"An Episode's {name} has shape {value.shape}; wanted {wanted}: a column for one number."
+                )
 
     def __len__(self) -> int:
         return len(self.frames) if self.frames is not None else len(self.state)  # type: ignore[arg-type]

@@ -107,6 +107,9 @@ def test_bytes_and_floats_say_the_same() -> None:
         ({"frames": np.zeros((3, 3, 2, 2), np.uint8)}, "wanted uint8"),
         ({"state": np.zeros((3, 2)), "actions": np.zeros(3, np.int64)}, "An Episode of 3 frames has 2 actions, not 3"),
         ({"state": np.zeros((3, 2)), "codes": np.zeros((3, 1), np.int64)}, "2 codes, not 3"),
+        ({"state": np.zeros(3)}, r"state has shape \(3,\); wanted \(T, S\)"),
+        ({"state": np.zeros((3, 2)), "latents": np.zeros(2)}, r"latents has shape \(2,\); wanted \(T-1, D\)"),
+        ({"state": np.zeros((3, 2)), "codes": np.zeros((2, 1, 1), np.int64)}, r"\(2, 1, 1\); wanted \(T-1, K\)"),
     ],
 )
 def test_an_episode_that_does_not_fit_together_is_refused(values: dict[str, Any], why: str) -> None:

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import tacit.train
 from tacit import state
-from tacit.clip import Clip
+from tacit.clip import Clip, Episode
+from tacit.data.episodes import Episodes
 from tacit.part import Part
 from tacit.train import Interrupted, NonFinite, Plan, Source, cycle, fit
 
@@ -222,6 +224,13 @@ def test_another_run_in_the_folder_is_refused_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"holds another run: {why}"):
             fit(model, source, tmp_path, plan, **about)  # type: ignore[arg-type]
+
+
+def test_other_clips_of_the_same_episodes_are_another_run(tmp_path: Path) -> None:
+    made = Episodes.of([Episode(state=np.linspace(0, i, 9, dtype=np.float32)[:, None]) for i in range(1, 4)])
+    fit(Line(), made.clips(2), tmp_path, QUICK)
+    with pytest.raises(ValueError, match=r"data was 'clips of length 2, stride 1.*' and is now 'clips of .*stride 3"):
+        fit(Line(), made.clips(2, stride=3), tmp_path, QUICK)
 
 
 def test_a_finished_run_is_read_and_not_trained(tmp_path: Path) -> None:

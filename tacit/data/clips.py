@@ -45,7 +45,9 @@ class Clips:
                 f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}; "
                 "the first three must be at least 1, the last a share in [0, 1]."
             )
-        self.prints, self.fingerprint = episodes.prints, episodes.fingerprint  # what training on these has seen
+        drawn = f"clips of length {length}, stride {stride}, gap {gap}, labelled {float(labelled)}"
+        # What training on these sees, in words, so that a run begun with other clips says what differs.
+        self.prints, self.fingerprint = episodes.prints, f"{drawn}, of {episodes.fingerprint}"
         span = (length - 1) * gap + 1
         counts = np.maximum(0, (episodes.lengths - span) // stride + 1)
         if not counts.sum():
@@ -55,7 +57,7 @@ class Clips:
         self._owner = np.repeat(np.arange(len(episodes)), counts)
         within = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
         self._starts = episodes.starts[self._owner] + within  # in the set's own order: for what may be overlaid
-        self._places = episodes.places[self._owner] + within  # in the reader's order: for what is never copied
+        self._places = episodes.places[self._owner] + within  # in the reader's pieces: for what is never copied
         self._ends = within + span == episodes.lengths[self._owner]
         self._texts = np.array(episodes.texts, object) if self.spec.text else None
         self._columns: dict[str, np.ndarray | Tensor] = {}
@@ -69,7 +71,8 @@ class Clips:
                 self._columns[name] = value
         if self._mask is not None:
             self._columns["mask"] = self._mask
-        self._pieces = {name: list[np.ndarray | Tensor](episodes.reader.flat(name)) for name in ("frames", "state")}
+        held = {name: episodes.reader.pieces(name, episodes.rows) for name in ("frames", "state")}
+        self._pieces = {name: list[np.ndarray | Tensor](pieces) for name, pieces in held.items()}
         self._bounds = np.cumsum([0, *(len(p) for p in self._pieces["frames"] or self._pieces["state"])])
         self.device = torch.device(device) if device is not None and self._fits(torch.device(device)) else None
         if self.device is not None:

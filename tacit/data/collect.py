@@ -28,6 +28,7 @@ from tacit.data.episodes import Episodes
 from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Spec
 from tacit.data.record import OURS, Writer
+from tacit.data.video import Damaged
 from tacit.envs.simulator import Demonstrator, Simulator
 from tacit.part import WEIGHTS, Part
 
@@ -127,7 +128,18 @@ def exogenous(folder: str | os.PathLike[str], episodes: Episodes) -> list[np.nda
     tracks = Path(folder) / "meta" / "exogenous"
     if not tracks.exists():
         raise FileNotFoundError(f"{folder} holds no exogenous state; collect from a simulator with a distractor.")
-    return [np.load(tracks / f"{row:06d}.npy", allow_pickle=False) for row in episodes.rows]
+    # By what they show: the rows of a cache or of joined sets are not the numbers that collect gave.
+    numbers, found = {mark: number for number, mark in enumerate(LeRobot(folder).prints)}, []
+    for i, mark in enumerate(episodes.prints):
+        if mark not in numbers:
+            raise ValueError(f"Episode {i} of those given was not recorded into {folder}; give the set that was.")
+        file = tracks / f"{numbers[mark]:06d}.npy"
+        found.append(np.load(file, allow_pickle=False))
+        if len(found[-1]) != episodes.lengths[i]:
+            raise Damaged(
+                f"{file} has {len(found[-1])} rows for {episodes.lengths[i]} frames; leave it out with select."
+            )
+    return found
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,10 @@ class Episodes:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """The first row of each episode in the reader's own order."""
-        return (np.cumsum(self.reader.lengths) - self.reader.lengths)[self.rows]
+        """The first row of each episode in the pieces of the reader."""
+        kept = self.reader.kept(self.rows)
+        lengths = self.reader.lengths[kept]
+        return np.asarray((np.cumsum(lengths) - lengths)[np.searchsorted(kept, self.rows)])
 
     def episode(self, number: int) -> Episode:
         if not -len(self) <= number < len(self):
@@ -139,11 +141,11 @@ class Episodes:
         overlaid = {"latents": self._latents, "codes": self._codes}.get(name)
         if overlaid is not None:
             return overlaid
-        pieces = self.reader.flat(name)
+        pieces = self.reader.pieces(name, self.rows)
         if not pieces:
             return None
         value = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        if not np.array_equal(self.rows, np.arange(len(self.reader.lengths))):
+        if len(value) != self.lengths.sum() or not np.array_equal(self.places, self.starts):
             within = np.arange(int(self.lengths.sum())) - np.repeat(self.starts, self.lengths)
             value = value[np.repeat(self.places, self.lengths) + within]
         if name == "actions" and self._labels is not None:

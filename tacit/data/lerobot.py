@@ -33,7 +33,10 @@ OPEN = 4  # video files kept open at once
 
 @final
 class LeRobot(Reader):
-    """A dataset folder; frames are decoded an episode at a time, and clips of them come from a cache in that folder."""
+    """A dataset folder; frames are decoded an episode at a time, and clips of them come from a cache in that folder.
+
+    Of a selection only what is selected is decoded and read, so that a damaged episode can be left out.
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, camera: str | None = None) -> None:
         self.path = Path(path)
@@ -45,6 +48,7 @@ class LeRobot(Reader):
         self.lengths = np.array(self.table["length"], np.int64)
         self.spec = self._spec()
         self._videos: dict[Path, Video] = {}
+        self._rows: dict[tuple[str, int, int], dict[int, np.ndarray]] = {}
 
     def _spec(self) -> Spec:
         features, ours = self.info["features"], self.extra.get("spec", {})
@@ -70,7 +74,8 @@ class LeRobot(Reader):
         stats = (_json(file) if file.exists() else {}).get("action", {})
         low, high = (np.asarray(stats.get(k, [np.nan]), np.float64) for k in ("min", "max"))
         if discrete and size == 1:
-            seen = self.flat_of(feature="action").max() if np.isnan(high).any() else high.max()
+            held = range(len(self.lengths)) if np.isnan(high).any() else ()
+            seen = max((float(self.values(i, feature="action").max()) for i in held), default=high.max())
             return Space("discrete", int(seen) + 1)
         names = feature.get("names")
         names = tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else ()
@@ -92,7 +97,10 @@ class LeRobot(Reader):
 
     @cached_property
     def prints(self) -> tuple[str, ...]:
-        """Our writer noted them; of a stranger's episode the first encoded frames and the length are hashed."""
+        """Our writer noted them; of a stranger's episode the first encoded frames and the length are hashed.
+
+        What cannot be read is known by its number: it may be left out, and the others must be told apart without it.
+        """
         return tuple(e.get("print") or self._print(i) for i, e in enumerate(self._told))
 
     @property
@@ -101,54 +109,55 @@ class LeRobot(Reader):
         return told + [{}] * (len(self.lengths) - len(told))  # LeRobot itself may have appended since
 
     def _print(self, number: int) -> str:
-        if self.camera is None or self.info["features"][self.camera]["dtype"] != "video":
-            return content(self.episode(number))
-        video, first = self._video(number)
-        return f"{video.digest(first, min(64, int(self.lengths[number])))}-{self.lengths[number]}"
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        return np.cumsum(self.lengths) - self.lengths
+        try:
+            if self.camera is None or self.info["features"][self.camera]["dtype"] != "video":
+                return content(self.episode(number))
+            video, first = self._video(number)
+            return f"{video.digest(first, min(64, int(self.lengths[number])))}-{self.lengths[number]}"
+        except (ValueError, OSError):
+            return f"damaged-{number}"
 
     def flat(self, column: str) -> tuple[np.ndarray, ...]:
+        return self.pieces(column, np.arange(len(self.lengths)))
+
+    def kept(self, rows: np.ndarray) -> np.ndarray:
+        return np.unique(rows)
+
+    def pieces(self, column: str, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         if not self.spec.has(column):
             return ()
-        if column == "frames":
-            return self._decoded.flat("frames")
-        if column not in self._flat:
-            value = self.flat_of(feature=FEATURES[column])
-            flat = self.spec.blank(column, len(value))
-            keep = np.ones(len(value), bool)
-            if column != "state":
-                keep[self.starts + self.lengths - 1] = False  # the action of an episode's last frame leads nowhere
-            flat[keep] = value.reshape(flat.shape)[keep]
-            self._flat[column] = flat
-        return (self._flat[column],)
+        kept = self.kept(rows)
+        if column == "frames" and len(kept):
+            return cache(Episodes(self, kept)).reader.flat("frames")
+        flat, start = self.spec.blank(column, int(self.lengths[kept].sum())), 0
+        for number in kept.tolist():
+            value = self._column(column, number)
+            flat[start : start + len(value)] = value
+            start += int(self.lengths[number])
+        return (flat,)
 
-    @cached_property
-    def _decoded(self) -> Reader:
-        return cache(Episodes(self)).reader
+    def _column(self, column: str, number: int) -> np.ndarray:
+        """One episode's rows of a column; the action of its last frame leads nowhere."""
+        rows = self.values(number, feature=FEATURES[column])[: None if column == "state" else -1]
+        value = self.spec.blank(column, len(rows))
+        value[:] = rows.reshape(value.shape)
+        return value
 
-    def flat_of(self, *, feature: str) -> np.ndarray:
-        """Any numeric feature of all episodes end to end, one row a frame."""
-        chunks, files = np.array(self.table["data/chunk_index"]), np.array(self.table["data/file_index"])
-        values, owners, frames = [], [], []
-        for chunk, file in sorted(set(zip(chunks.tolist(), files.tolist(), strict=True))):
-            path = self._file(self.info["data_path"], chunk_index=chunk, file_index=file)
-            table = parquet(path, columns=[feature, "episode_index", "frame_index"])
-            owner = table["episode_index"].to_numpy()
-            for number in np.flatnonzero((chunks == chunk) & (files == file)):
-                rows = int((owner == number).sum())
-                if rows != self.lengths[number]:
-                    raise Damaged(
-                        f"Episode {number} has {rows} rows in {path}; its metadata promise {self.lengths[number]}."
-                    )
-            known = owner < len(self.lengths)
-            values.append(_array(table[feature], path)[known])
-            owners.append(owner[known])
-            frames.append(table["frame_index"].to_numpy()[known])
-        order = np.lexsort((np.concatenate(frames), np.concatenate(owners)))
-        return np.concatenate(values)[order]
+    def values(self, number: int, *, feature: str) -> np.ndarray:
+        """Any numeric feature of one episode, one row a frame; its whole file is read with it."""
+        at = self.table["data/chunk_index"][number], self.table["data/file_index"][number]
+        if (feature, *at) not in self._rows:
+            self._rows[feature, *at] = _grouped(self._data(number), feature)
+        rows = self._rows[feature, *at].get(number, np.empty(0))
+        if len(rows) != (length := self.lengths[number]):
+            raise Damaged(
+                f"Episode {number} has {len(rows)} rows in {self._data(number)}; its metadata promise {length}."
+            )
+        return rows
+
+    def _data(self, number: int) -> Path:
+        told = {k: self.table[f"data/{k}"][number] for k in ("chunk_index", "file_index")}
+        return self._file(self.info["data_path"], **told)
 
     def _file(self, template: str, **values: Any) -> Path:
         return self.path / fill(template, **values)
@@ -180,8 +189,7 @@ class LeRobot(Reader):
         from PIL import Image
 
         assert self.camera is not None
-        told = {k: self.table[f"data/{k}"][number] for k in ("chunk_index", "file_index")}
-        path = self._file(self.info["data_path"], **told)
+        path = self._data(number)
         rows = parquet(path, columns=[self.camera, "frame_index"], filters=[("episode_index", "=", number)])
         rows = rows.sort_by("frame_index")
         stored = [picture["bytes"] for picture in rows[self.camera].to_pylist()]
@@ -190,12 +198,10 @@ class LeRobot(Reader):
         return np.stack([np.asarray(Image.open(io.BytesIO(b)).convert("RGB")) for b in stored])
 
     def episode(self, number: int) -> Episode:
-        start, length = int(self.starts[number]), int(self.lengths[number])
         values: dict[str, Any] = {"frames": self._frames(number)}
         for column in FEATURES:
-            for flat in self.flat(column):
-                rows = flat[start : start + length - (column != "state")]
-                values[column] = self.spec.recorded(column, rows)
+            if self.spec.has(column):
+                values[column] = self.spec.recorded(column, self._column(column, number))
         values |= {"text": self.texts[number], "source": self.sources[number], "success": self.successes[number]}
         return Episode(**values)
 
@@ -303,6 +309,14 @@ def _array(column: pa.ChunkedArray, path: Path) -> np.ndarray:
             f"{path} has empty or uneven cells in a numeric column; wanted the same count of numbers in each row."
         )
     return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(count, -1)
+
+
+def _grouped(path: Path, feature: str) -> dict[int, np.ndarray]:
+    """The rows of each episode of a file, in the order of its frames."""
+    table = parquet(path, columns=[feature, "episode_index", "frame_index"])
+    order = np.lexsort([table[k].to_numpy() for k in ("frame_index", "episode_index")])
+    numbers, first = np.unique(table["episode_index"].to_numpy()[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(_array(table[feature], path)[order], first[1:]), strict=True))
 
 
 def _camera(features: dict[str, Any], wanted: str | None) -> str | None:

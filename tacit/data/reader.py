@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -132,6 +132,14 @@ class Reader(ABC):
             self._flat.update(self._gathered(group))
         return (self._flat[column],)
 
+    def kept(self, rows: np.ndarray) -> np.ndarray:
+        """The episodes, in order, that ``pieces`` holds to give these: all, where the others cost nothing."""
+        return np.arange(len(self.lengths))
+
+    def pieces(self, column: str, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What ``flat`` gives, but of the ``kept`` episodes alone: a damaged one that nobody asked for harms nobody."""
+        return self.flat(column)
+
     @cached_property
     def _flat(self) -> dict[str, np.ndarray]:
         return {}
@@ -255,11 +263,24 @@ class Joined(Reader):
     def successes(self) -> tuple[bool | None, ...]:
         return tuple(s for r in self.readers for s in r.successes)
 
+    def _shared(self, rows: np.ndarray) -> Iterator[tuple[int, Reader, np.ndarray]]:
+        """Each reader with its first episode's number among all, and those of ``rows`` that are its own."""
+        for first, reader in zip(self._firsts[:-1].tolist(), self.readers, strict=True):
+            yield first, reader, rows[(first <= rows) & (rows < first + len(reader.lengths))] - first
+
+    def kept(self, rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([first + reader.kept(own) for first, reader, own in self._shared(rows)])
+
     def flat(self, column: str) -> tuple[np.ndarray, ...]:
+        return self.pieces(column, np.arange(len(self.lengths)))
+
+    def pieces(self, column: str, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         if not self.spec.has(column):
             return ()
         return tuple(
             piece
-            for r in self.readers
-            for piece in (r.flat(column) or (self.spec.blank(column, int(r.lengths.sum())),))
+            for _, reader, own in self._shared(rows)
+            for piece in (
+                reader.pieces(column, own) or (self.spec.blank(column, int(reader.lengths[reader.kept(own)].sum())),)
+            )
         )

@@ -21,6 +21,7 @@ from tacit.data.episodes import Episodes
 from tacit.data.lerobot import FEATURES, episode_table, fill, information, parquet, side
 from tacit.data.reader import Spec, content
 from tacit.data.stats import STATS, measure, merge
+from tacit.data.tables import arrow, write_tasks
 from tacit.data.video import SHARP, Encoder
 from tacit.part import write
 
@@ -74,8 +75,8 @@ class Writer:
         self._stage = self.path / STAGE
         self._begin(append)
         self._encoder: Encoder | None = None
-        self._rows: list[dict[str, np.ndarray]] = []
         self._table: list[dict[str, Any]] = []
+        self._failed = False
         self._opened = time.monotonic()
 
     def _begin(self, append: bool) -> None:
@@ -142,6 +143,7 @@ class Writer:
 
     def add(self, episode: Episode, *, mark: str | None = None) -> None:
         """Write one episode; ``mark`` is its content print, where it is a copy of a recording known elsewhere."""
+        self._go_on()
         self._check(episode)
         length, number = len(episode), len(self)
         rows = self._columns(episode, number)
@@ -157,13 +159,16 @@ class Writer:
                 frame = (episode.frames.shape[1], episode.frames.shape[2])
                 self._encoder = Encoder(self._stage / "video.mp4", fps=self.fps, frame=frame, lossless=self.lossless)
             begin = self._encoder.count
-            self._encoder.add(episode.frames)
+            try:
+                self._encoder.add(episode.frames)
+            except Exception:  # a full disk, say: what it lacks may be frames of the episodes before
+                self._failed = True
+                raise
             table["from"], table["to"] = begin / self.fps, (begin + length) / self.fps
         table["told"] = {"source": episode.source, "success": episode.success, "print": mark or content(episode)}
         if not self._table:
             self._opened = time.monotonic()
-        self._rows.append(rows)
-        self._table.append(table)
+        self._table.append(table | {"rows": rows})
         waited = time.monotonic() - self._opened
         full = self._encoder is not None and self._encoder.size >= MOST
         if full or waited >= self.seconds or sum(t["length"] for t in self._table) >= self.group:
@@ -215,11 +220,13 @@ class Writer:
 
     def commit(self) -> None:
         """Make every episode added so far part of the dataset, for good."""
+        self._go_on()
+        if not self._table:
+            return
+        self._failed = True  # until all of it is done
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             encoder.close()
-        if not self._table:
-            return
         at = {"chunk_index": self._file // CHUNK, "file_index": self._file % CHUNK}
         moves = [(self._write_data(), fill(DATA, **at)), (self._write_table(at), fill(TABLE, **at))]
         if encoder is not None:
@@ -232,12 +239,20 @@ class Writer:
         self._told += [t["told"] for t in self._table]
         self.episodes, self.frames = len(self), self.frames + sum(t["length"] for t in self._table)
         self._file += 1
-        self._rows, self._table = [], []
+        self._table = []
         self._describe()
         before.unlink()
+        self._failed = False
+
+    def _go_on(self) -> None:
+        if self._failed:
+            raise RuntimeError(
+                f"Writing to {self.path} failed before. What was part of the dataset still is; open it again, with "
+                "append=True, to go on from there."
+            )
 
     def _write_data(self) -> Path:
-        tables = [pa.table({name: _arrow(value) for name, value in rows.items()}) for rows in self._rows]
+        tables = [pa.table({name: arrow(value) for name, value in told["rows"].items()}) for told in self._table]
         path = self._stage / "data.parquet"
         with pq.ParquetWriter(path, tables[0].schema, compression="snappy", use_dictionary=True) as file:
             for table in tables:  # one row group an episode
@@ -268,7 +283,7 @@ class Writer:
 
     def _describe(self) -> None:
         """Rewrite what describes the whole, each file at one stroke, ``info.json`` last."""
-        _write_tasks(self._stage / "tasks.parquet", self._tasks)
+        write_tasks(self._stage / "tasks.parquet", self._tasks)
         _place(self._stage / "tasks.parquet", self.path / "meta" / "tasks.parquet")
         info = {
             "codebase_version": "v3.0",
@@ -292,6 +307,8 @@ class Writer:
             _place(staged, self.path / "meta" / f"{name}.json")
 
     def close(self) -> None:
+        if self._failed:
+            return  # the next writer sweeps what was placed, and needs the statistics that lie in the stage
         self.commit()
         shutil.rmtree(self._stage, ignore_errors=True)
 
@@ -343,40 +360,6 @@ def _features(spec: Spec, camera: str, *, lossless: bool) -> dict[str, Any]:
     for name in COUNTERS:
         features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
     return features
-
-
-def _arrow(value: np.ndarray) -> pa.Array:
-    """A scalar column for one number a row, a fixed-size list for more."""
-    flat = pa.array(np.ascontiguousarray(value).ravel())
-    width = value.size // max(1, len(value))
-    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
-
-
-def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
-    """The task table as pandas would index it: without this note LeRobot reads every task as the number 0."""
-    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
-    columns = [
-        {"name": n, "field_name": n, "pandas_type": kind, "numpy_type": held, "metadata": None}
-        for n, (kind, held) in kinds.items()
-    ]
-    heading = {
-        "name": None,
-        "field_name": None,
-        "pandas_type": "unicode",
-        "numpy_type": "object",
-        "metadata": {"encoding": "UTF-8"},
-    }
-    note = {
-        "index_columns": ["task"],
-        "column_indexes": [heading],
-        "columns": columns,
-        "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": "2.2.0",
-    }
-    table = pa.table(
-        {"task_index": pa.array(list(tasks.values()), pa.int64()), "task": pa.array(list(tasks), pa.string())}
-    )
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(note)}), path)
 
 
 def _place(staged: Path, final: Path) -> None:

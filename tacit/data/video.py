@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -58,11 +59,16 @@ class Encoder:
         self._stream = stream
 
     def add(self, frames: Iterable[np.ndarray]) -> None:
+        # One call into C. Between `encode` and `mux` Ctrl-C would lose packets, and the codec holds back those of
+        # earlier frames: an episode that was whole would not be.
+        deque(map(self._container.mux, map(self._stream.encode, self._timed(frames))), maxlen=0)
+
+    def _timed(self, frames: Iterable[np.ndarray]) -> Iterator[av.VideoFrame]:
         for picture in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = self.count, self._stream.codec_context.time_base
             self.count += 1
-            self._container.mux(self._stream.encode(frame))
+            yield frame
 
     @property
     def size(self) -> int:

@@ -70,7 +70,7 @@ def _write(infer: Callable[..., Found], data: Episodes, *, out: Path, first: int
 
 def _pieces(held: LeRobot, column: str) -> list[np.ndarray]:
     flat = held.flat(column)
-    return [flat[0][a : a + n - 1] for a, n in zip(held.starts, held.lengths, strict=True)] if flat else []
+    return [rows[:-1] for rows in np.split(flat[0], np.cumsum(held.lengths)[:-1])] if flat else []
 
 
 def _settle(out: Path, who: dict[str, str]) -> None:

@@ -245,6 +245,13 @@ def test_a_share_of_no_labels_is_refused() -> None:
         several([9]).unlabelled().clips(3, labelled=0.5)
 
 
+def test_the_fingerprint_is_of_all_that_decides_the_clips() -> None:
+    made = several([9, 8, 4]).keep_labels(6)
+    drawn = [made.clips(2), made.clips(3), made.clips(2, stride=2), made.clips(2, gap=2), made.clips(2, labelled=0.5)]
+    assert len({c.fingerprint for c in [*drawn, made.unlabelled().clips(2)]}) == 6
+    assert made.clips(2, labelled=0, device="cpu").fingerprint == drawn[0].fingerprint
+
+
 # -- where the columns lie ----------------------------------------------------------------------------------------
 
 

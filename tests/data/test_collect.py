@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 import tacit.data
 from tacit.clip import Clip
+from tacit.data.cache import cache
 from tacit.data.collect import collect, exogenous, record
 from tacit.data.episodes import Episodes
+from tacit.data.video import Damaged
 from tacit.envs.dots import Board, Dots
 from tacit.envs.simulator import Expert, Simulator
 
@@ -173,6 +175,25 @@ def test_the_exogenous_state_is_kept_beside_the_dataset(tmp_path: Path) -> None:
     quiet(DOTS, tmp_path / "plain", episodes=1)
     with pytest.raises(FileNotFoundError, match="no exogenous state"):
         exogenous(tmp_path / "plain", held)
+
+
+def test_the_exogenous_state_is_found_again_however_its_episodes_are_held(tmp_path: Path) -> None:
+    held = quiet(DARK, tmp_path / "d", episodes=5)
+    tracks = exogenous(tmp_path / "d", held)
+    odd = held.select([3, 1])
+    for view, numbers in (
+        (cache(odd), (3, 1)),
+        (cache(odd, size=8), (3, 1)),
+        (cache(odd) + held.select([4]), (3, 1, 4)),
+    ):
+        for track, number in zip(exogenous(tmp_path / "d", view), numbers, strict=True):
+            np.testing.assert_array_equal(track, tracks[number])
+    with pytest.raises(ValueError, match="Episode 0 of those given was not recorded into"):
+        exogenous(tmp_path / "d", quiet(DARK, tmp_path / "other", episodes=1, seed=9))
+    np.save(tmp_path / "d" / "meta" / "exogenous" / "000002.npy", tracks[2][:-1])
+    assert len(exogenous(tmp_path / "d", odd)) == 2
+    with pytest.raises(Damaged, match=r"000002\.npy has .* rows for"):
+        exogenous(tmp_path / "d", held)
 
 
 def test_any_gymnasium_environment_can_be_recorded() -> None:

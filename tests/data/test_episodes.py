@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tacit.clip import Episode, Space
+from tacit.data.cache import cache
 from tacit.data.episodes import Episodes
+from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Joined, Reader, Spec, content
+from tacit.data.record import save
+from tacit.data.video import Damaged
 
 FIVE = Space("discrete", 5)
 
@@ -313,3 +318,37 @@ def test_memory_holds_each_picture_once() -> None:
     made = several([5, 6])
     (flat,) = made.reader.flat("frames")
     assert np.shares_memory(made.episode(1).frames, flat)
+
+
+@pytest.mark.parametrize(
+    "file", ["videos/observation.images.main/chunk-000/file-001.mp4", "data/chunk-000/file-001.parquet"]
+)
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_damaged_episode_is_named_and_can_be_left_out(tmp_path: Path, file: str, ours: bool) -> None:
+    made = several([5, 6, 7, 8])
+    save(made, tmp_path, group=1)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:300])
+    if not ours:
+        (tmp_path / "meta" / "tacit.json").unlink()
+    held = Episodes(LeRobot(tmp_path))
+    assert list(held.damaged()) == [1] and file in held.damaged()[1]
+    rest, true = held.select([3, 0, 2]), made.select([3, 0, 2])
+    both = rest + several([9])
+    for view, wanted in ((rest, true), (both, true + several([9])), (both.select([3, 1]), true.select([1]))):
+        clips, expected = view.clips(3, stride=2), wanted.clips(3, stride=2)
+        clip, true_clip = clips.batch(np.arange(len(clips))[-len(expected) :]), expected.batch(np.arange(len(expected)))
+        for name in ("frames", "state", "actions"):
+            np.testing.assert_array_equal(getattr(clip, name), getattr(true_clip, name))
+    assert len(rest.fingerprint) == 32 and len(cache(rest)) == 3
+    with pytest.raises(Damaged, match="file-001"):
+        held.clips(3)
+
+
+def test_states_of_which_one_file_is_damaged_can_do_without_it(tmp_path: Path) -> None:
+    made = Episodes.of([recorded(5 + i, i).replace(frames=None) for i in range(3)], space=FIVE)
+    save(made, tmp_path, group=1)
+    (tmp_path / "data/chunk-000/file-001.parquet").unlink()
+    rest = Episodes(LeRobot(tmp_path)).select([2, 0])
+    np.testing.assert_array_equal(rest.stack()["state"], made.select([2, 0]).stack()["state"])
+    assert len(rest.clips(2)) == 4 + 6 and not (tmp_path / "cache").exists()
+    assert rest.select([]).column("state").shape == (0, made.spec.state)  # type: ignore[union-attr]

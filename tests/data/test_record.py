@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import tacit.data as data
 from tacit.clip import Episode, Space
 from tacit.data.reader import Spec
 from tacit.data.record import Writer
+from tacit.data.video import Encoder, Video
 
 FIVE, VECTOR = Space("discrete", 5), Space("continuous", 3)
 
@@ -122,6 +125,87 @@ def test_a_crash_between_any_two_renames_leaves_a_whole_dataset(
     rows = pa.concat_tables([pq.read_table(t) for t in tables])["index"].to_pylist()
     assert counted(tmp_path) == len(rows)
     assert rows == list(range(len(rows))), "no leavings of the crash are in the folder for others to read"
+
+
+@contextlib.contextmanager
+def stopped(at: float, error: type[BaseException]) -> Iterator[list[int]]:
+    """Raise ``error`` once, before the ``at``-th instruction of the writer or the encoder; counts those that ran."""
+    ran, before = [0], sys.gettrace()
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(("record.py", "video.py")):
+            return None
+        frame.f_trace_opcodes = True
+        ran[0] += event == "opcode"
+        if event == "opcode" and ran[0] == at:
+            raise error
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield ran
+    finally:
+        sys.settrace(before)
+
+
+def groups(path: Path, *, append: bool = False, stop: float = np.inf, error: type[BaseException] = OSError) -> int:
+    """Two groups of two small episodes, as ``with`` writes them, and how many instructions that took."""
+    with stopped(stop, error) as ran, Writer(path, spec(), group=8, append=append) as writer:
+        for number in range(len(writer), 4):
+            writer.add(recorded(4, number))
+    return ran[0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_stopped_anywhere_it_leaves_what_it_counts_and_goes_on(tmp_path: Path, error: type[BaseException]) -> None:
+    """Ctrl-C or a full disk, and then the ``with`` that is left: no video deleted, no episode or statistic twice."""
+    total, counts = groups(tmp_path / "whole"), set()
+    for stop in np.linspace(1, total, 29).astype(int).tolist():
+        path = tmp_path / str(stop)
+        with contextlib.suppress(error):
+            groups(path, stop=stop, error=error)
+        if (path / "meta" / "info.json").exists():
+            held = data.open(path)
+            counts.add(len(held))
+            assert all(equal(held.episode(i), recorded(4, i)) for i in range(len(held))), f"stopped before {stop}"
+        groups(path, append=True)
+        held = data.open(path)
+        assert [equal(held.episode(i), recorded(4, i)) for i in range(len(held))] == [True] * 4
+        assert counted(path) == held.lengths.sum()
+    assert counts >= {2, 4}
+
+
+def test_a_stopped_episode_takes_no_frame_of_those_before(tmp_path: Path) -> None:
+    """The codec holds frames back: what it hands out while one is encoded are the packets of earlier ones."""
+    frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    with (
+        Encoder(tmp_path / "whole.mp4", fps=10, frame=(16, 16), lossless=False) as encoder,
+        stopped(np.inf, OSError) as ran,
+    ):
+        encoder.add(frames)
+    for stop in range(1, ran[0]):
+        encoder = Encoder(tmp_path / f"{stop}.mp4", fps=10, frame=(16, 16), lossless=False)
+        encoder.add(frames)
+        with pytest.raises(KeyboardInterrupt), stopped(stop, KeyboardInterrupt):
+            encoder.add(np.tile(frames, (4, 1, 1, 1)))
+        encoder.close()
+        assert len(Video(tmp_path / f"{stop}.mp4", fps=10).frames(0, 5)) == 5, f"stopped before {stop}"
+
+
+def test_a_writer_that_failed_writes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Writer(tmp_path, spec()) as writer:
+        writer.add(recorded(5, 0))
+        writer.commit()
+        writer.add(recorded(6, 1))
+        monkeypatch.setattr(pq, "write_table", lambda *_, **__: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            writer.commit()
+        monkeypatch.undo()
+        for deed in (lambda: writer.add(recorded(7, 2)), writer.commit):
+            with pytest.raises(RuntimeError, match="failed before.*append=True"):
+                deed()
+    assert data.open(tmp_path).lengths.tolist() == [5]
+    assert equal(data.open(tmp_path).episode(0), recorded(5, 0))
 
 
 def test_an_error_in_the_callers_loop_keeps_the_whole_episodes(tmp_path: Path) -> None:
