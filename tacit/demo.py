@@ -311,7 +311,7 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
         return
     if method.startswith("idm"):
         few = whole.keep_labels(labels, seed=seed, source="expert")
-        eyes = Policy.load(folder / "tacit-16").latents.encoder if method != "idm" else None  # type: ignore[attr-defined]
+        eyes = Policy.load(folder / "tacit-16").latents.encoder if method == OURS else None  # type: ignore[attr-defined]
         place = folder / f"{method}-{labels}"
         yield labels, idm(few, place, encoder=eyes, source="expert", plan=plan)
         return

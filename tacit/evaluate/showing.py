@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ def gathered(out: Path, seeds: int) -> tuple[list[dict[str, Any]], dict[str, flo
 
 def _scaled(rows: list[dict[str, Any]]) -> None:
     """Add to each row its return between chance (0) and the noiseless expert (1), both tried on the same episodes."""
-    ends = [float(np.mean([row["return"] for row in rows if row["method"] == end])) for end in ("random", "expert")]
-    floor, ceiling = ends
+    returns = {end: [row["return"] for row in rows if row["method"] == end] for end in ("random", "expert")}
+    floor, ceiling = (float(np.mean(own)) for own in returns.values())
     for row, end in itertools.product(rows, ("", "_low", "_high")):
-        gain = row[f"return{end}"]
+        known = floor < ceiling
         row[f"normalised{end}"] = (
-            float(normalise(gain, floor=floor, ceiling=ceiling)) if floor < ceiling else float("nan")
+            float(normalise(row[f"return{end}"], floor=floor, ceiling=ceiling)) if known else math.nan
         )
 
 

@@ -64,6 +64,7 @@ class LatentActions(Part):
             )
         rows = torch.arange(len(clip), device=clip.device)
         steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
+        known = None
         if self.label is not None and clip.mask is not None and clip.actions is not None:
             clip, known = self._at_labels(clip)
             steps = torch.where(known, 1, steps)
@@ -81,8 +82,8 @@ class LatentActions(Part):
             self.scale.lerp_(average(still.detach()), 0.01 if self.scale > 0 else 1.0)
         cost = miss / self.scale.clamp(min=1e-6) + found.loss
         metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **found.metrics}
-        if self.label is not None and clip.actions is not None and clip.mask is not None:
-            taught = self.label.cost(found.z, clip.actions[:, self.past], known=known)  # type: ignore[operator]
+        if known is not None:
+            taught = self.label.cost(found.z, clip.actions[:, self.past], known=known)  # type: ignore[operator,union-attr,index]
             cost, metrics["label"] = cost + self.weight * taught, taught.detach()
         return cost, metrics
 

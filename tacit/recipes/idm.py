@@ -45,7 +45,7 @@ def idm(
     fit(inverse, data.clips(past + 2, labelled=1.0), out and out / "inverse", plan, about={"recipe": "idm"})
     told = relabel(inverse, data.select(source) if source else data)
     policy = bc(told, out and out / "policy", past=past, plan=plan)
-    policy.remember(inverse.seen | frozenset(data.prints))
+    policy.remember(inverse.seen)  # all of the data; `told` is labelled anew, and no longer known as what it was
     if out is not None:
         policy.save(out / "policy")
     return policy
