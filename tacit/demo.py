@@ -56,7 +56,6 @@ class Stage:
     points: int = 16
     steps: int = 1000  # of every model and every policy alike
     episodes: int = 50
-    ahead: int = 0  # transitions that a policy wishes for beyond the next: a heavy arm shows late what it was told
 
     @property
     def title(self) -> str:
@@ -74,12 +73,11 @@ class Stage:
         return Plan(steps=self.steps, rate=2e-3, precision="bfloat16", seed=seed, device="cpu")
 
 
-# Picture size, simulator options, the demonstrator's noise, and how far ahead of the next transition a policy wishes.
-OPTIONS: dict[str, tuple[int, dict[str, Any], float, int]] = {
-    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 1.4, 0),
-    "atari/pong": (64, {}, 0.1, 0),
-    "metaworld/button-press-topdown": (64, {"repeat": 4}, 0.3, 1),
-    "dots/plain": (16, {}, 0.4, 0),
+OPTIONS: dict[str, tuple[int, dict[str, Any], float]] = {  # picture size, simulator options, demonstrator noise
+    "control/point_mass": (32, {"repeat": 10, "horizon": 50}, 1.4),
+    "atari/pong": (64, {}, 0.1),
+    "metaworld/button-press-topdown": (64, {"repeat": 4}, 0.3),
+    "dots/plain": (16, {}, 0.4),
 }
 
 
@@ -121,10 +119,10 @@ def demo(
             raise ValueError(f"{name} is {given}; the demo wants at least 1.")
     if frames < LEAST:
         raise ValueError(f"frames is {frames}; with fewer than {LEAST:,} there are no {BUDGETS[-1]:,} labels to keep.")
-    size, options, noise, ahead = OPTIONS.get(env, (64, {}, 0.2, 0))
+    size, options, noise = OPTIONS.get(env, (64, {}, 0.2))
     stage = Stage(
         env=env, size=size, options=options, noise=noise, distract=distract, strength=strength if distract else 0.0,
-        steps=steps, frames=frames // 2, episodes=episodes, ahead=ahead,
+        steps=steps, frames=frames // 2, episodes=episodes,
     )  # fmt: skip
     stage.open().close()  # what cannot be opened is said before anything is written
     began, before, console = time.perf_counter(), 0.0, Console(stderr=True)
@@ -322,7 +320,7 @@ def _actors(stage: Stage, folder: Path, seed: int, method: str, labels: int) -> 
     for budget in BUDGETS:
         few = told.keep_labels(budget, seed=seed, source="expert")
         eyes = None if model.encoder is not None else Keypoints(frame=(stage.size, stage.size), points=stage.points)
-        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=plan, ahead=stage.ahead)
+        yield budget, _follow(model, few, folder, method, budget, encoder=eyes, plan=plan)
 
 
 def _model(stage: Stage, folder: Path, method: str, video: Episodes, plan: Plan) -> LatentActions:
@@ -332,7 +330,9 @@ def _model(stage: Stage, folder: Path, method: str, video: Episodes, plan: Plan)
     return lapo(video, folder / "lapo", width=1, base=8, bottleneck=small, plan=plan)
 
 
-def _follow(model: LatentActions, few: Episodes, folder: Path, method: str, budget: int, **told: Any) -> Policy:
-    policy = follow(model, few, folder / f"{method}-pilot", source="expert", **told)
+def _follow(
+    model: LatentActions, few: Episodes, folder: Path, method: str, budget: int, *, encoder: Any, plan: Plan
+) -> Policy:
+    policy = follow(model, few, folder / f"{method}-pilot", encoder=encoder, source="expert", plan=plan)
     policy.save(folder / f"{method}-{budget}")
     return policy

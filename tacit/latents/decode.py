@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tacit.clip import Clip, Space
+from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.latents.model import LatentActions, carries, label
 from tacit.part import Part
@@ -28,7 +30,7 @@ FIELDS = ("latent", "before", "seen", "action", "stretch")
 class Labels:
     """Labelled transitions side by side, each with what a decoder may be told and the stretch of video it lies in."""
 
-    latent: Tensor  # (N, D (1 + ahead)) of the transition itself, and of those after it
+    latent: Tensor  # (N, D)
     before: Tensor  # (N, D) the latent of the transition before: how things were already moving
     seen: Tensor  # (N, F) the encoder's features of the frame it leaves from
     action: Tensor
@@ -57,24 +59,15 @@ class Decoder(Part):
     """Turns latents into actions; ``decoder`` finds it, and until then it answers with zeros.
 
     A vote is taken among the nearest labelled latents: for quantised latents those are the ones with the same code.
-    With ``ahead`` it is also told the latents of so many transitions after: what is heavy shows late what it was told.
     """
 
     def __init__(
-        self,
-        *,
-        space: Space,
-        latent: int,
-        features: int,
-        kind: str = "linear",
-        labels: int = 0,
-        ahead: int = 0,
-        width: int = 64,
+        self, *, space: Space, latent: int, features: int, kind: str = "linear", labels: int = 0, width: int = 64
     ) -> None:
         super().__init__()
-        told = (2 + ahead) * latent + features
+        told = 2 * latent + features
         self.register_buffer("basis", torch.eye(latent))  # the latents' principal directions, found without labels
-        self.space, self.kind, self.latent, self.features, self.ahead = space, kind, latent, features, ahead
+        self.space, self.kind, self.latent, self.features = space, kind, latent, features
         self.register_buffer("weight", torch.zeros(told, space.size))
         self.register_buffer("bias", torch.zeros(space.size))
         self.register_buffer("mean", torch.zeros(told))
@@ -116,8 +109,7 @@ class Decoder(Part):
         return self
 
     def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
-        turned = torch.cat([latent, before], 1).float().unflatten(1, (-1, self.latent)) @ self.basis
-        return torch.cat([turned.flatten(1), seen.float()], 1)
+        return torch.cat([latent.float() @ self.basis, before.float() @ self.basis, seen.float()], 1)
 
     def fit(self, labels: Labels, way: Way) -> Decoder:
         """Find the map that ``way`` gives for these labels."""
@@ -142,11 +134,11 @@ class Decoder(Part):
         What ``way`` is not to be told is multiplied by zero.
         """
         moved = centred[:, : self.latent].square().mean().sqrt().clamp(min=1e-6).reciprocal()
-        looked = centred[:, (2 + self.ahead) * self.latent :].square().mean().sqrt().clamp(min=1e-6).reciprocal()
+        looked = centred[:, 2 * self.latent :].square().mean().sqrt().clamp(min=1e-6).reciprocal()
         strong = (torch.arange(self.latent) < (way.kept or self.latent)) * moved
         return torch.cat(
             [
-                strong.repeat(1 + self.ahead),
+                strong,
                 strong * way.memory,
                 torch.full((self.features,), float(looked * way.looks if self.features else 0.0)),
             ]
@@ -168,9 +160,7 @@ class Decoder(Part):
 
 
 @torch.no_grad()
-def decoder(
-    model: LatentActions, data: Episodes, *, ahead: int = 0, wishes: bool = False
-) -> tuple[Decoder, dict[Way, float]]:
+def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tuple[Decoder, dict[Way, float]]:
     """A decoder from the labels of ``data``, and each way's squared error on stretches of labels held out from it.
 
     Ridges of every firmness, told of the past or not, of the picture or not, speak together, each by how well it does
@@ -179,7 +169,7 @@ def decoder(
     unshrunk, and something else must be much better at numbers to replace them, for only a straight map takes the mean
     latent to the mean action.
     """
-    labels, space, basis = gather(model, data, ahead=ahead), data.spec.space, principal(model, data)
+    labels, space, basis = gather(model, data), data.spec.space, principal(model, data)
     assert space is not None
     sizes = [k for k in (2, 4, 8, 16) if k < len(basis)] + [0]
     anchors = (False,) if space.discrete else (False, True)
@@ -198,7 +188,8 @@ def decoder(
 
 def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Tensor) -> Decoder:
     """The ridges' weighted mean, which is one linear map; the more labels there are, the more the best one counts."""
-    made = _blank(labels, space, basis)
+    made = Decoder(space=space, latent=labels.latent.shape[1], features=labels.seen.shape[1])
+    made.basis.copy_(basis)
     misses = np.maximum(list(errors.values()), 1e-12)
     told = np.isfinite(misses).any()  # one label cannot be held out: then all count alike
     worth = (misses.min() / misses) ** (len(labels) / 16) if told else np.ones(len(misses))
@@ -211,11 +202,8 @@ def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Te
 
 
 @torch.no_grad()
-def gather(model: LatentActions, data: Episodes, *, ahead: int = 0) -> Labels:
-    """Every labelled transition of ``data`` with what ``model`` infers of it, of the one before and of ``ahead`` after.
-
-    What would come after an episode's end is no move at all.
-    """
+def gather(model: LatentActions, data: Episodes) -> Labels:
+    """Every labelled transition of ``data`` with what ``model`` infers of it and of the transition before."""
     mask = data.mask
     if not mask.any():
         raise ValueError(
@@ -229,17 +217,16 @@ def gather(model: LatentActions, data: Episodes, *, ahead: int = 0) -> Labels:
         episode = data.episode(int(number))
         assert episode.frames is not None and episode.actions is not None
         first = max(0, int(known[0]) - 1 - model.past)
-        frames = np.array(episode.frames[first : int(known[-1]) + 2 + ahead])
+        frames = np.array(episode.frames[first : int(known[-1]) + 2])
         clip = Clip(frames=torch.from_numpy(frames)[None].permute(0, 1, 4, 2, 3).to(model.device))
         latents, features = model.infer(clip)[0].float().cpu(), model.features(clip)[0].float().cpu()
         at = torch.from_numpy(known - first)
-        after = F.pad(latents, (0, 0, 0, ahead)).unfold(0, 1 + ahead, 1).transpose(1, 2).flatten(1)
         before = torch.where(at[:, None] + first > 0, latents[(at - 1).clamp(min=0)], 0.0)
         stretch = torch.from_numpy(np.concatenate([[0], np.cumsum(np.diff(known) > 1)])) + (
             int(found[-1].stretch[-1]) + 1 if found else 0
         )
         action = torch.from_numpy(np.array(episode.actions[known]))
-        found.append(Labels(after[at], before, features[at], action, stretch))
+        found.append(Labels(latents[at], before, features[at], action, stretch))
     return Labels(*(torch.cat([getattr(f, name) for f in found]) for name in FIELDS))
 
 
@@ -284,7 +271,7 @@ def influence(model: LatentActions, data: Episodes, *, count: int = 128, draws: 
 
     The root mean square of the Jacobian's columns, by random projections of the prediction (Hutchinson).
     """
-    clips = data.clips(model.past + 2)
+    clips = Clips(data, model.past + 2)
     clip = Clip(frames=clips.batch(np.linspace(0, len(clips) - 1, count).astype(np.int64)).frames).to(model.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -299,15 +286,10 @@ def influence(model: LatentActions, data: Episodes, *, count: int = 128, draws: 
 
 
 def _fitted(labels: Labels, way: Way, space: Space, basis: Tensor) -> Decoder:
-    return _blank(labels, space, basis, kind=way.kind).fit(labels, way)
-
-
-def _blank(labels: Labels, space: Space, basis: Tensor, *, kind: str = "linear") -> Decoder:
-    latent, ahead = labels.before.shape[1], labels.latent.shape[1] // labels.before.shape[1] - 1
-    sizes: dict[str, int] = {"latent": latent, "features": labels.seen.shape[1], "ahead": ahead, "labels": len(labels)}
-    made = Decoder(space=space, kind=kind, **sizes)
+    sizes: dict[str, Any] = {"latent": labels.latent.shape[1], "features": labels.seen.shape[1], "labels": len(labels)}
+    made = Decoder(space=space, kind=way.kind, **sizes)
     made.basis.copy_(basis)
-    return made
+    return made.fit(labels, way)
 
 
 def _said(action: Tensor, space: Space) -> Tensor:

@@ -17,8 +17,8 @@ from tacit.spread import average
 class Cloning(Policy):
     """Says what the demonstrator would do, from the features of the present frame and ``past`` before it.
 
-    With ``space`` the clip's recorded actions are cloned, elsewhere its latents, of which there are ``latent`` numbers:
-    that of the transition to come and of ``ahead`` after it. ``tuned=False`` leaves the encoder as it came.
+    With ``space`` the clip's recorded actions are cloned, elsewhere its latents, of which there are ``latent`` numbers.
+    ``tuned=False`` leaves the encoder as it came.
     """
 
     def __init__(
@@ -29,7 +29,6 @@ class Cloning(Policy):
         space: Space | None = None,
         latent: int = 0,
         past: int = 1,
-        ahead: int = 0,
         width: int = 256,
         tuned: bool = True,
     ) -> None:
@@ -37,19 +36,19 @@ class Cloning(Policy):
         if (space is None) == (latent == 0):
             raise ValueError("Cloning clones actions (give `space`) or latents (give `latent`): one of the two.")
         self.encoder, self.past, self.tuned = copy.deepcopy(encoder).requires_grad_(tuned), past, tuned
-        self.latent, self.ahead = latent, ahead
-        unbounded = Space("continuous", max(1, latent * (1 + ahead)), -1.0, 1.0)
+        self.latent = latent
+        unbounded = Space("continuous", max(1, latent), -1.0, 1.0)
         self.head = Head(features=features * (past + 1), space=space or unbounded, width=width)
-        self.register_buffer("mean", torch.zeros(latent * (1 + ahead)))
-        self.register_buffer("spread", torch.ones(latent * (1 + ahead)))
+        self.register_buffer("mean", torch.zeros(latent))
+        self.register_buffer("spread", torch.ones(latent))
         self.register_buffer("fitted", torch.tensor(False))
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
-        time = clip.time - 1 - self.ahead  # the last ones are only wished for
+        time = clip.time - 1
         index = (torch.arange(time)[:, None] + torch.arange(-self.past, 1)).clamp(min=0)
-        features = self._encoded(floats(clip.frames)[:, :time])[:, index].flatten(0, 1).flatten(1)  # type: ignore[arg-type]
+        features = self._encoded(floats(clip.frames)[:, :-1])[:, index].flatten(0, 1).flatten(1)  # type: ignore[arg-type]
         if self.latent:
-            wanted = clip.latents.unfold(1, 1 + self.ahead, 1).transpose(2, 3).flatten(0, 1).flatten(1)  # type: ignore[union-attr]
+            wanted = clip.latents.flatten(0, 1)  # type: ignore[union-attr]
             if self.training and not self.fitted:  # the first batch sets the unit, once
                 self.mean.copy_(average(wanted.mean(0)))
                 around = average((wanted - self.mean).square().mean(0))

@@ -23,7 +23,6 @@ def follow(
     *,
     encoder: Part | None = None,
     past: int = 1,
-    ahead: int = 0,
     source: str = "",
     plan: Plan = Plan(steps=1000, rate=2e-3),
 ) -> Following:
@@ -44,9 +43,9 @@ def follow(
         raise ValueError("This latent action model has no encoder for a policy to see with; give follow an encoder.")
     shown = data.select(source) if source else data
     shown = shown if carries(latents, shown) else label(latents, shown)
-    pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, ahead=ahead, tuned=encoder is not None)  # type: ignore[arg-type]
-    fit(pilot, shown.unlabelled().clips(past + 2 + ahead), out and out / "pilot", plan, about={"recipe": "follow"})
-    found, _ = decoder(latents, data, ahead=ahead, wishes=True)
+    pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
+    fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
+    found, _ = decoder(latents, data, wishes=True)
     policy = Following(pilot=pilot, latents=latents, decoder=found)
     policy.seen = latents.seen | pilot.seen | frozenset(data.prints)
     if out is not None:
