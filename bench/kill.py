@@ -1,7 +1,8 @@
 """Killed with SIGKILL at random moments, does training end in the same weights, and labelling in the same dataset?
 
-    python bench/kill.py --kills 20                              # 20 moments of each
-    python bench/kill.py --kills 20 --out results/kill.json      # and a file of results with its figure
+    python bench/kill.py --kills 20                                            # 20 moments of each
+    python bench/kill.py --kills 20 --out results/kill.json                    # and a file of results with its figure
+    python bench/kill.py --of recordings --out results/kill_recordings.json    # import, append, cache and merge
 
 `lapo` is trained, tiny, on the generated dots: it has a codebook, whose counters, resets and memory are the hardest
 thing to resume. What is compared is every byte: the weights, the config, the log but for its speeds, and each file of
@@ -32,6 +33,8 @@ from typing import Any
 
 import torch
 
+from tacit import data
+from tacit.data.merge import merge
 from tacit.data.toys import dots
 from tacit.envs.dots import Board
 from tacit.evaluate.claim import Claim
@@ -56,13 +59,49 @@ def mark(out: Path, *, model: Path, episodes: int, **_: Any) -> None:
     label(LatentActions.load(model), dots(Board(size=16), episodes=episodes, seed=2).episodes, out)
 
 
-JOBS: dict[str, Callable[..., None]] = {"training": train, "labelling": mark}
+def bring(out: Path, *, source: Path, append: bool = False, **_: Any) -> None:
+    """The import that is killed: a file for every few episodes."""
+    sys.modules["tacit.data.transfer"].GROUP = 100  # type: ignore[attr-defined]
+    data.transfer(data.open(source / "three"), out, workers=1, append=append, progress=False)
+
+
+def append(out: Path, *, source: Path, **told: Any) -> None:
+    """The same into a dataset that is there already."""
+    if not out.exists():
+        staged = out.with_name(f"{out.name}.copy")
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.copytree(source / "one", staged)
+        staged.rename(out)
+    bring(out, source=source, append=True)
+
+
+def decode(out: Path, *, source: Path, **_: Any) -> None:
+    """The cache that is killed while it is built."""
+    sys.modules["tacit.data.cache"].SHARD = 100  # type: ignore[attr-defined]
+    data.cache(data.open(source / "three"), size=24, path=out, workers=1)
+
+
+def join(out: Path, *, source: Path, **_: Any) -> None:
+    """The merging that is killed."""
+    merge([source / name for name in ("one", "two", "three")], out)
+
+
+LEARNING: dict[str, Callable[..., None]] = {"training": train, "labelling": mark}
+RECORDINGS: dict[str, Callable[..., None]] = {"import": bring, "append": append, "cache": decode, "merge": join}
+JOBS = LEARNING | RECORDINGS
+
+
+def written(home: Path, *, episodes: int) -> Path:
+    """Three datasets to work on."""
+    for seed, (name, count) in enumerate({"one": 10, "two": 20, "three": episodes}.items()):
+        data.save(dots(Board(size=16), episodes=count, seed=seed).episodes, home / name, group=200)
+    return home
 
 
 def work(job: str, out: Path, *, told: dict[str, Any]) -> None:
     """What a process that is to be killed does."""
     torch.set_num_threads(1)
-    JOBS[job](out, **{k: Path(v) if k == "model" else v for k, v in told.items()})
+    JOBS[job](out, **{k: Path(v) if k in ("model", "source") else v for k, v in told.items()})
 
 
 @dataclass
@@ -129,8 +168,12 @@ def reached(folder: Path) -> int:
     """How far a killed run had got, in what it would lose nothing of: saved steps, or written episodes."""
     if (folder / RESUME).exists():
         return read_state(folder / RESUME).step
-    info = folder / "meta" / "info.json"
-    return int(json.loads(info.read_text())["total_episodes"]) if info.exists() else 0
+    info, shards = folder / "meta" / "info.json", folder.parent.glob(f".{folder.name}.*.partial/done/*")
+    if info.exists():
+        held = data.open(folder)  # it opens, and holds every episode that it counts
+        assert not held.damaged()
+        return len(held)
+    return sum(1 for _ in shards)
 
 
 def survive(job: str, home: Path, *, told: dict[str, Any], kills: int, chance: random.Random, fork: bool) -> Any:
@@ -158,7 +201,7 @@ def survive(job: str, home: Path, *, told: dict[str, Any], kills: int, chance: r
 
 def drawn(rows: list[dict[str, Any]], axes: Any) -> None:
     """When each kill came, and how much had been saved by then."""
-    for job, marker in zip(JOBS, "os", strict=True):
+    for job, marker in zip(dict.fromkeys(row["job"] for row in rows), "os^v", strict=False):
         for equal, colour in ((True, "#2a6f97"), (False, "#c1121f")):
             some = [row for row in rows if row["job"] == job and row["equal"] == equal]
             if some:
@@ -171,7 +214,8 @@ def drawn(rows: list[dict[str, Any]], axes: Any) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="moments of training, and as many of labelling")
+    parser.add_argument("--of", choices=("learning", "recordings"), default="learning", help="which work is killed")
+    parser.add_argument("--kills", type=int, default=20, help="moments of each kind of work")
     parser.add_argument("--steps", type=int, default=200, help="steps of the training that is killed")
     parser.add_argument("--episodes", type=int, default=120, help="episodes of the dataset that is labelled")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -187,11 +231,15 @@ def main() -> int:
     chance, sizes = random.Random(asked.seed), {"steps": asked.steps, "episodes": asked.episodes}
     with tempfile.TemporaryDirectory() as home:
         settings: dict[str, Any] = {"kills": asked.kills, "chance": chance, "fork": asked.fork}
-        model, rows = survive("training", Path(home), told=sizes, **settings)
-        rows += survive("labelling", Path(home), told={**sizes, "model": str(model)}, **settings)[1]
+        jobs, rows = LEARNING if asked.of == "learning" else RECORDINGS, []
+        if asked.of == "recordings":
+            sizes["source"] = str(written(Path(home) / "source", episodes=asked.episodes))
+        for job in jobs:
+            whole, found = survive(job, Path(home), told=sizes, **settings)
+            sizes, rows = sizes | ({"model": str(whole)} if job == "training" else {}), rows + found
     equal = sum(row["equal"] for row in rows)
-    passed = equal == len(rows) == 2 * asked.kills
-    for job in JOBS:
+    passed = equal == len(rows) == len(jobs) * asked.kills
+    for job in jobs:
         mine = [row for row in rows if row["job"] == job]
         print(
             f"{job}: killed {len(mine)} times in {len({r['run'] for r in mine})} runs, with "
@@ -200,14 +248,14 @@ def main() -> int:
         )
     if asked.out:
         Claim(
-            claim="Killed with SIGKILL at random moments and started again, training and labelling end in the same "
-            "bytes as if nothing had happened.",
+            claim=f"Killed with SIGKILL at random moments and started again, {', '.join(jobs)} end in the same bytes "
+            "as if nothing had happened.",
             command=shlex.join(["python", "bench/kill.py", *sys.argv[1:]]),
             value=equal / len(rows),
             interval=None,
             n=len(rows),
             seeds=(asked.seed,),
-            bar="every kill, 20 of training and 20 of labelling",
+            bar=f"every kill, 20 of each: {', '.join(jobs)}",
             passed=passed,
             rows=rows,
         ).save(asked.out, draw=partial(drawn, rows))

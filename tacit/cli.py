@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console, Group
 
 from tacit import __version__, commands
+from tacit.datasets import VERBS
 from tacit.info import Told, Unknown, cards, info, listed, recipes
 
 HELP = """\
@@ -24,6 +25,9 @@ Learns to act from recordings that carry no action labels.
 
 [bold]The whole path at once[/]
   demo       record, learn, act and compare in a real environment, in minutes
+
+[bold]Your own recordings[/]
+  data       import, check, repair, curate and look at them: tacit data --help
 
 [bold]Step by step[/]
   collect    record episodes of an environment into a dataset folder
@@ -51,6 +55,36 @@ Learns to act from recordings that carry no action labels.
 Exit codes: 0 done, 1 failed, 2 asked for what there is not, 130 interrupted
 (the same command goes on from there).
 """
+DATA = """\
+usage: tacit data VERB [OPTIONS]
+
+Recordings of any common format: in, checked, mended, curated, fast.
+
+[bold]In and out[/]
+  import     bring recordings of any known format into a dataset folder
+  export     write a dataset for tools that read another format
+  merge      put datasets together without decoding a frame
+
+[bold]Before you learn from them[/]
+  check      PASS, WARN or FAIL a line: damage, cuts, stills, twins, labels
+  stats      how much there is, and the range of every number
+  view       a page of moving clips
+  repair     save what is whole of a broken dataset
+  curate     drop, cut or choose episodes, and tell what went and why
+
+[bold]Ready for training[/]
+  split      assign episodes to training and validation, for good
+  prepare    decode once, at training size
+
+[bold]From a folder of videos to a model[/]
+  tacit data import videos/ out/data --size 64 --fps 10
+  tacit data check out/data --page out/check.html
+  tacit train tacit --data out/data --out out/latents
+
+`tacit data VERB --help` tells what a verb takes. Known formats: LeRobotDataset v3.0
+and v2.1, folders of videos or pictures, npz, robomimic, Minari, Diffusion-Policy zarr,
+OGBench, screen recordings with an event log.
+"""
 FLAGS = ("--json", "--traceback")
 FORESEEN = (ValueError, OSError, ImportError, ArithmeticError)  # errors that say what to do
 
@@ -66,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = _done(words)
         if os.environ.get("RANK", "0") == "0":  # one process of a torchrun speaks for all
             _show(told, plain=plain)
-        return 0
+        return told.code
     except SystemExit as over:  # tyro's: 0 after --help, 2 where it could not understand
         return over.code if isinstance(over.code, int) else int(over.code is not None)
     except KeyboardInterrupt as stop:
@@ -92,7 +126,19 @@ def _done(words: list[str]) -> Told:
         return Told({"tacit": __version__}, f"tacit {__version__}")
     if first not in COMMANDS:
         raise Unknown.of("command", first, known=COMMANDS)
-    return COMMANDS[first](words[1:]) if first in ("train", "demo") else read(COMMANDS[first], words[1:], name=first)
+    if first in ("data", "train", "demo"):
+        return COMMANDS[first](words[1:])
+    return read(COMMANDS[first], words[1:], name=first)
+
+
+def _data(words: list[str]) -> Told:
+    """Every verb is a command of its own."""
+    first = words[0] if words else ""
+    if first in ("", "-h", "--help"):
+        raise _taught(DATA, asked=bool(first))
+    if first not in VERBS:
+        raise Unknown.of("verb of tacit data", first, known=VERBS)
+    return read(VERBS[first], words[1:], name=f"data {first}")
 
 
 def _train(words: list[str]) -> Told:
@@ -124,6 +170,7 @@ def read(asked: Callable[..., Any], words: Sequence[str], *, name: str, descript
 
 COMMANDS: dict[str, Callable[..., Told]] = {
     "demo": _demo,
+    "data": _data,
     "collect": commands.collect,
     "train": _train,
     "label": commands.label,

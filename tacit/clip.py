@@ -88,6 +88,7 @@ class Episode:
     text: str | None = None  # the instruction, where there is one
     source: str = ""  # who or what was recorded: "expert", "play", a camera, a game
     success: bool | None = None
+    split: str = ""  # the part of its dataset it was assigned to ("train", "valid"), where somebody assigned it
 
     def __post_init__(self) -> None:
         sized = {"frames": self.frames, "state": self.state}

@@ -34,7 +34,8 @@ Folder = Annotated[Path | None, arg(metavar="PATH")]
 Name = Annotated[str | None, arg(metavar="ENV")]
 
 
-def _time(seconds: float) -> str:
+def took(seconds: float) -> str:
+    """A time in words."""
     from tacit.evaluate.report import duration
 
     return duration(seconds)
@@ -44,12 +45,14 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _counted(data: Episodes) -> dict[str, Any]:
+def counted(data: Episodes) -> dict[str, Any]:
+    """How much there is, as values."""
     return {"episodes": len(data), "frames": int(data.lengths.sum()), "labels": data.labelled}
 
 
-def _counts(data: Episodes) -> str:
-    return "{episodes:,} episodes, {frames:,} frames, {labels:,} labels".format(**_counted(data))
+def counts(data: Episodes) -> str:
+    """How much there is, in words."""
+    return "{episodes:,} episodes, {frames:,} frames, {labels:,} labels".format(**counted(data))
 
 
 def _options(given: Sequence[str]) -> dict[str, Any]:
@@ -118,8 +121,8 @@ def collect(
     seconds, won = time.perf_counter() - began, [s for s in data.successes if s is not None]
     share = sum(won) / len(won) if won else None
     done = "" if share is None else f", {100 * share:.0f} % with success"
-    told = f"{out}: {_counts(data)}{done}, in {_time(seconds)}."
-    facts = {"env": env, "out": out, "dry_run": False, **_counted(data), "success": share, "seconds": seconds}
+    told = f"{out}: {counts(data)}{done}, in {took(seconds)}."
+    facts = {"env": env, "out": out, "dry_run": False, **counted(data), "success": share, "seconds": seconds}
     return Told(facts, f"{told}\nNext: tacit train tacit --data {out} --out out/latents")
 
 
@@ -136,7 +139,7 @@ def _tried(asked: dict[str, Any], *, episodes: int | None, frames: int | None, w
     wanted = frames or lengths[2] * (episodes or 0) // 4
     seconds, disk = wanted / rate, wanted * asked["size"] ** 2 * 3
     facts = {"env": asked["env"], "dry_run": True, "frames": wanted, "seconds": seconds, "disk_bytes": disk}
-    told = f"about {wanted:,} frames in {_time(seconds)}, {rate:,.0f} a second; at most {_size(disk)}"
+    told = f"about {wanted:,} frames in {took(seconds)}, {rate:,.0f} a second; at most {_size(disk)}"
     return Told(facts, f"{asked['env']}: {told}. Nothing was written.")
 
 
@@ -144,11 +147,15 @@ def _tried(asked: dict[str, Any], *, episodes: int | None, frames: int | None, w
 class Run:
     """Which data, how much of it may be seen, and where the result goes."""
 
-    data: Annotated[Path, arg(help="a dataset folder: of `tacit collect`, or any LeRobotDataset v3.0")]
+    data: Annotated[
+        Path, arg(help="a dataset folder: of `tacit collect` or `tacit data import`, or any LeRobotDataset")
+    ]
     out: Annotated[Path, arg(metavar="OUT", help="the folder of the result; a half-finished one is gone on with")]
     size: Annotated[Count, arg(help="side of the pictures; they are decoded once, and kept beside the data")] = None
     labels: Annotated[Count, arg(help="hide all but so many action labels, drawn by --plan.seed in stretches")] = None
+    part: Annotated[str, arg(help="only the episodes that `tacit data split` assigned to this part: train")] = ""
     held: Annotated[float, arg(help="keep this share of the episodes back, for `tacit evaluate --held`")] = 0.0
+    stream: Annotated[bool, arg(help="decode as it trains, for recordings whose decoded frames fit no disk")] = False
     dry_run: Annotated[bool, arg(help="take three steps, tell sizes, memory, disk and time; write nothing")] = False
 
 
@@ -190,29 +197,33 @@ def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
 
 def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     """Train on the data that was asked for, or rehearse it."""
-    from tacit.data import cache
+    from tacit.data import View, cache
     from tacit.data import open as opened
 
     whole = opened(asked.data)
     frame = (asked.size, asked.size) if asked.size else whole.spec.frame
     if frame is None:
         raise ValueError(f"{asked.data} holds no pictures; the recipes learn from pictures.")
-    whole = whole if asked.dry_run else cache(whole, size=frame)
+    if asked.stream:
+        whole = opened(asked.data, view=View(size=frame)).streamed()
+    elif not asked.dry_run:
+        whole = cache(whole, size=frame)
+    whole = whole.part(asked.part) if asked.part else whole
     data = whole.split(asked.held)[0] if asked.held else whole
     data = data if asked.labels is None else data.keep_labels(asked.labels, seed=asked.plan.seed)
-    facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **_counted(data)}
+    facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **counted(data)}
     if asked.dry_run:
         from tacit.rehearsal import few, rehearse
 
         found = rehearse(partial(recipe, out=None), few(data, frame=frame), plan=asked.plan)
         found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
-        return Told(facts | found, _rehearsed(name, found, _counts(data)))
+        return Told(facts | found, _rehearsed(name, found, counts(data)))
     began = time.perf_counter()
     model = recipe(data=data, out=asked.out, plan=asked.plan)
     seconds, count = time.perf_counter() - began, sum(p.numel() for p in model.parameters())
     losses, kind = _losses(asked.out), type(model).__name__
     facts |= {"model": kind, "parameters": count, "losses": losses, "seconds": seconds}
-    told = f"{asked.out}: a {kind} of {count:,} parameters from {_counts(data)}, in {_time(seconds)}"
+    told = f"{asked.out}: a {kind} of {count:,} parameters from {counts(data)}, in {took(seconds)}"
     told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
     follow = f"train follow {asked.out} --data {asked.data} --out out/policy"
     follow += " --source expert" if {"expert"} < set(data.sources) else ""  # what others tried out is not to be cloned
@@ -232,10 +243,10 @@ def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
     for stage in found["stages"]:
         batch = ", ".join(f"{k} {' x '.join(map(str, shape))}" for k, shape in stage["clip"].items())
-        step, all_ = _time(stage["seconds_per_step"]), _time(stage["seconds"])
+        step, all_ = took(stage["seconds_per_step"]), took(stage["seconds"])
         table.add_row(stage["model"], f"{stage['parameters']:,}", batch, step, all_)
     memory, disk = _size(found["memory_bytes"]), _size(found["disk_bytes"])
-    cost = f"{_time(found['seconds'])}, {memory} of memory, {disk} of disk"
+    cost = f"{took(found['seconds'])}, {memory} of memory, {disk} of disk"
     table.caption = f"{name} on {counts}: {cost}. Nothing was written."
     return table
 
@@ -261,19 +272,19 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
 
     latents = here.model(model, kind=LatentActions, inside="latents")
     frame, episodes = here.frame(latents), opened(data)
-    facts: dict[str, Any] = {"model": model, "out": out, "dry_run": dry_run, "dim": latents.dim, **_counted(episodes)}
+    facts: dict[str, Any] = {"model": model, "out": out, "dry_run": dry_run, "dim": latents.dim, **counted(episodes)}
     if dry_run:
         some = few(episodes, frame=frame, frames=1)
         began = time.perf_counter()
         _, codes = infer(latents, some, number=0)
         seconds = (time.perf_counter() - began) / int(some.lengths[0]) * int(episodes.lengths.sum())
         told = f"{latents.dim} numbers" + ("" if codes is None else f" and {codes.shape[1]} codes")
-        told = f"{_counts(episodes)}: {told} a transition, in about {_time(seconds)}. Nothing was written."
+        told = f"{counts(episodes)}: {told} a transition, in about {took(seconds)}. Nothing was written."
         return Told(facts | {"seconds": seconds}, told)
     began = time.perf_counter()
     written = labelled(latents, cache(episodes, size=frame), out=out)
     seconds = time.perf_counter() - began
-    told = f"{out}: {_counts(written)}, a latent of {latents.dim} numbers a transition, in {_time(seconds)}."
+    told = f"{out}: {counts(written)}, a latent of {latents.dim} numbers a transition, in {took(seconds)}."
     return Told(facts | {"seconds": seconds}, told)
 
 

@@ -61,6 +61,7 @@ class Told:
 
     facts: Any
     words: RenderableType
+    code: int = 0  # what the process answers with, where there is more to say than done or failed
 
 
 class Unknown(ValueError):

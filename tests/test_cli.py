@@ -285,7 +285,7 @@ def test_a_dry_run_writes_nothing(words: list[str], home: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["train", "bc", "--data", "none", "--out", "x"], "the folder does not exist"),
+        (["train", "bc", "--data", "none", "--out", "x"], "the path does not exist"),
         (["train", "bc", "--data", "dots", "--out", "bc", "--held", "0.3", *SMALL["bc"]], "holds another run"),
         (["train", "bc", "--data", "dots", "--out", "x", "--labels", "100000"], "labels were asked for"),
         (["train", "bc", "--data", "dots", "--out", "x", "--held", "2"], "wanted a share"),

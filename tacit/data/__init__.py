@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from tacit.data.cache import Cached, cache
 from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
+from tacit.data.formats import FORMATS, SEEN, lerobot21, recognised
 from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Joined, Memory, Reader, Spec, content
 from tacit.data.record import Writer, save
+from tacit.data.transfer import Brought, transfer
 from tacit.data.video import Damaged
+from tacit.data.view import View, Viewed
 
 __all__ = [
+    "Brought",
     "Cached",
     "Clips",
     "Damaged",
@@ -23,29 +30,61 @@ __all__ = [
     "Memory",
     "Reader",
     "Spec",
+    "View",
     "Writer",
     "cache",
     "content",
     "open",
     "save",
+    "transfer",
 ]
 
 
 def open(
-    path: str | os.PathLike[str], *, size: int | tuple[int, int] | None = None, camera: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    camera: str | None = None,
+    view: View | Mapping[str, Any] = View(),
 ) -> Episodes:
-    """The episodes of a dataset folder, or of a cache; with ``size`` their frames are of that size, decoded once."""
-    folder = Path(path)
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"There is no dataset at {folder}: the folder does not exist. Check the path, or collect one there."
-        )
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; wanted the folder of a LeRobotDataset v3.0.")
-    if not any(folder.iterdir()):
-        raise FileNotFoundError(f"There is no dataset at {folder}: the folder is empty. Collect or copy one there.")
-    cached = (folder / "index.json").exists()
-    episodes = Episodes(Cached(folder) if cached else LeRobot(folder, camera=camera))
+    """The episodes that lie at ``path``, in whatever format; with ``size`` their frames are of that size, decoded once.
+
+    ``view`` asks for another rate, a part of the picture or another size, seen anew at every reading.
+    """
+    place, wanted = Path(path), view if isinstance(view, View) else View.of(dict(view))
+    if not place.exists():
+        raise FileNotFoundError(f"There is no dataset at {place}: the path does not exist. Check the path, or collect one.")
+    if place.is_dir() and not any(place.iterdir()):
+        raise FileNotFoundError(f"There is no dataset at {place}: the folder is empty. Collect or copy one there.")
+    episodes = Episodes(_reader(place, camera, wanted))
     if not len(episodes):
-        raise ValueError(f"The dataset at {folder} holds no episodes; record or copy some first.")
+        raise ValueError(f"The dataset at {place} holds no episodes; record or copy some first.")
     return episodes if size is None else cache(episodes, size=size)
+
+
+Reader.open = staticmethod(open)
+
+
+def _reader(place: Path, camera: str | None, view: View) -> Reader:
+    reader: Reader
+    if (place / "index.json").exists():
+        reader = Cached(place)
+    elif (place / "meta" / "info.json").exists() and not lerobot21.recognises(place):
+        reader = LeRobot(place, camera=camera)
+    else:
+        name = recognised(place)
+        if name is None:
+            raise ValueError(_unknown(place))
+        module = FORMATS[name]
+        if name in SEEN:  # their times and sizes differ from file to file, so they are brought to one while decoding
+            return cast(Reader, module.read(place, camera=camera, view=view))
+        reader = module.read(place, camera=camera)
+    return reader if view == View(longest=view.longest) else Viewed(reader, view)
+
+
+def _unknown(place: Path) -> str:
+    """What was found instead of a dataset, and what would have been one."""
+    kinds = Counter(p.suffix or "folders" for p in place.iterdir()) if place.is_dir() else {place.suffix: 1}
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())[:5])
+    known = "; ".join(["LeRobotDataset v3.0", *(module.WHAT for module in FORMATS.values())])
+    return f"{place} holds no recording in a known format ({found}). Known are: {known}."

@@ -9,11 +9,9 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -25,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tacit.clip import Episode
 from tacit.data.episodes import Episodes
 from tacit.data.reader import COLUMNS, Reader, Spec
+from tacit.data.scale import Engine, Fault, spread
 from tacit.data.video import Damaged, resize
 
 FORMAT = 1
@@ -46,6 +45,8 @@ class Cached(Reader):
         self.lengths = np.array(index["lengths"], np.int64)
         self.prints, self.sources = tuple(index["prints"]), tuple(index["sources"])
         self.texts, self.successes = tuple(index["texts"]), tuple(index["successes"])
+        self.splits = tuple(index.get("splits") or [""] * len(self.lengths))
+        self.names = tuple(index.get("names") or [f"episode {i}" for i in range(len(self.lengths))])
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -66,6 +67,7 @@ class Cached(Reader):
             rows = np.asarray(column[start : stop if name in ("frames", "state") else stop - 1])
             values[name] = self.spec.recorded(name, rows)
         values |= {"text": self.texts[number], "source": self.sources[number], "success": self.successes[number]}
+        values["split"] = self.splits[number]
         return Episode(**values)
 
 
@@ -75,6 +77,7 @@ def cache(
     size: int | tuple[int, int] | None = None,
     path: str | os.PathLike[str] | None = None,
     workers: int = 2,
+    engine: Engine = "local",
 ) -> Episodes:
     """The same episodes from decoded frames of ``size``, made once and found again; hidden labels stay hidden.
 
@@ -98,7 +101,7 @@ def cache(
             partial = home.with_name(f".{home.name}.{mark[:12]}.partial")
             for stale in set(home.parent.glob(f".{home.name}.*.partial")) - {partial}:
                 shutil.rmtree(stale)
-            _build(_Plan(whole.reader, whole.rows, frame, partial, SHARD), home, mark, workers)
+            _build(_Plan(whole.reader, whole.rows, whole.lengths, frame, partial, SHARD), home, mark, workers, engine)
         elif index["fingerprint"] != mark:
             raise FileExistsError(
                 f"{home} is the cache of other episodes or another size; delete it or give another path."
@@ -108,6 +111,7 @@ def cache(
 
 def _fingerprint(episodes: Episodes, frame: tuple[int, int] | None) -> str:
     about = [FORMAT, frame, episodes.lengths.tolist(), episodes.sources, episodes.texts, episodes.fingerprint]
+    about += [episodes.splits] if any(episodes.splits) else []
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
 
 
@@ -156,15 +160,17 @@ def _lock(home: Path) -> Iterator[None]:
 class _Plan:
     """Which episodes go where: all that a builder in another process has to know."""
 
-    reader: Reader
+    reader: Reader | None  # None on its way to another process, which opens its own
     rows: np.ndarray
+    lengths: np.ndarray
     frame: tuple[int, int] | None
     partial: Path
     shard: int  # frames in one, about
 
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        return np.asarray(self.reader.lengths[self.rows])
+    @property
+    def opening(self) -> dict[str, Any]:
+        """How another process opens the dataset; nothing where none can."""
+        return (self.reader and self.reader.opening) or {}
 
     @cached_property
     def shards(self) -> list[range]:
@@ -181,36 +187,38 @@ class _Plan:
     def missing(self) -> list[int]:
         return [i for i in range(len(self.shards)) if not self.done(i).exists()]
 
-    def frames(self, shards: Sequence[int], report: Callable[[int], None], *, parent: int | None = None) -> None:
-        """Decode these shards into their places; a shard counts once its bytes are on the disk."""
+    def decode(self, shard: int) -> int:
+        """Decode a shard into its place, where it counts once its bytes are on the disk; how many frames it is."""
         assert self.frame is not None
         file = self.partial / "frames.npy"
         starts, bytes_each = np.cumsum(self.lengths) - self.lengths, int(np.prod(self.frame)) * 3
         header = file.stat().st_size - int(self.lengths.sum()) * bytes_each
         handle = os.open(file, os.O_WRONLY)
         try:
-            for shard in shards:
-                for i in self.shards[shard]:
-                    if parent is not None and os.getppid() != parent:
-                        raise SystemExit(1)  # whoever asked for this is gone
-                    _write(handle, self._resized(i), header + int(starts[i]) * bytes_each)
-                    report(int(self.lengths[i]))
-                os.fsync(handle)
-                self.done(shard).touch()
-                _sync(self.partial / "done")
+            for i in self.shards[shard]:
+                at = header + int(starts[i]) * bytes_each
+                for frames in self._resized(i):
+                    _write(handle, frames, at)
+                    at += frames.nbytes
+            os.fsync(handle)
+            self.done(shard).touch()
+            _sync(self.partial / "done")
         finally:
             os.close(handle)
+        return int(sum(self.lengths[i] for i in self.shards[shard]))
 
-    def _resized(self, i: int) -> np.ndarray:
-        row = int(self.rows[i])
-        frames = self.reader.episode(row).frames
-        if frames is None or len(frames) != self.lengths[i]:
-            got = "no" if frames is None else len(frames)
+    def _resized(self, i: int) -> Iterator[np.ndarray]:
+        """An episode's frames at the size wanted, few at a time: an hour-long one need not fit in memory."""
+        assert self.frame is not None and self.reader is not None
+        row, count = int(self.rows[i]), 0
+        for frames in self.reader.blocks(row):
+            count += len(frames)
+            if count <= self.lengths[i]:
+                yield resize(frames, self.frame)
+        if count != self.lengths[i]:
             raise Damaged(
-                f"Episode {row} has {got} frames; its dataset promised {self.lengths[i]}. Leave it out with select."
+                f"Episode {row} has {count} frames; its dataset promised {self.lengths[i]}. Leave it out with select."
             )
-        assert self.frame is not None
-        return resize(frames, self.frame)
 
 
 def _write(handle: int, frames: np.ndarray, offset: int) -> None:
@@ -220,11 +228,12 @@ def _write(handle: int, frames: np.ndarray, offset: int) -> None:
         left, offset = left[wrote:], offset + wrote
 
 
-def _build(plan: _Plan, home: Path, mark: str, workers: int) -> None:
+def _build(plan: _Plan, home: Path, mark: str, workers: int, engine: Engine) -> None:
+    assert plan.reader is not None
     (plan.partial / "done").mkdir(parents=True, exist_ok=True)
     _reserve(plan)
     if plan.frame is not None and plan.missing:
-        _decode(plan, workers)
+        _decode(plan, workers, engine)
     reader, rows = plan.reader, plan.rows
     whole = Episodes(reader, rows)
     for name in COLUMNS[1:]:
@@ -243,6 +252,8 @@ def _build(plan: _Plan, home: Path, mark: str, workers: int) -> None:
         "sources": whole.sources,
         "texts": whole.texts,
         "successes": whole.successes,
+        "splits": whole.splits,
+        "names": whole.names,
         "files": {f.name: f.stat().st_size for f in sorted(plan.partial.glob("*.npy"))},
     }
     with open(plan.partial / "index.json", "w") as text:
@@ -291,64 +302,36 @@ def _reserve(plan: _Plan) -> None:
     os.replace(fresh, file)
 
 
-def _decode(plan: _Plan, workers: int) -> None:
+def _decode(plan: _Plan, workers: int, engine: Engine) -> None:
     left = plan.missing
     todo = int(sum(plan.lengths[i] for shard in left for i in plan.shards[shard]))
     console = Console(stderr=True)
     columns = (TextColumn("decoding {task.total:.0f} frames"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=todo)
-        alone, began = workers < 2 or plan.reader.opening is None, time.monotonic()
-        while left and (alone or time.monotonic() - began < PATIENCE):
-            plan.frames([left.pop(0)], lambda n: progress.advance(task, n))
+        alone, began = not plan.opening or (workers < 2 and engine == "local"), time.monotonic()
+        while left and (alone or (engine == "local" and time.monotonic() - began < PATIENCE)):
+            progress.advance(task, plan.decode(left.pop(0)))
         if left:
-            _spread(plan, left, min(workers, len(left)), lambda n: progress.update(task, completed=todo - n))
+            shards = _Shards(plan.opening, replace(plan, reader=None), left)
+            with contextlib.closing(spread(shards, stop=len(left), workers=workers, engine=engine)) as decoded:
+                for done in decoded:
+                    if isinstance(done, Fault):
+                        raise Damaged(done.why)
+                    progress.advance(task, done)
 
 
-def _spread(plan: _Plan, left: list[int], workers: int, remaining: Callable[[int], None]) -> None:
-    """Decode in processes of our own. They are not multiprocessing's, which would run the caller's script again."""
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "import tacit.data as d; from tacit.data.cache import work; work(d.open)"]
-    told = {
-        "opening": plan.reader.opening,
-        "rows": plan.rows.tolist(),
-        "frame": plan.frame,
-        "partial": str(plan.partial),
-        "shard": plan.shard,
-    }
-    with contextlib.ExitStack() as stack:
-        running = []
-        for k in range(workers):
-            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, env=env)
-            stack.callback(worker.wait)
-            stack.callback(worker.terminate)
-            assert worker.stdin is not None
-            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
-                pipe.write(json.dumps(told | {"shards": left[k::workers], "parent": os.getpid()}).encode())
-            running.append((worker, errors))
-        while any(worker.poll() is None for worker, _ in running):
-            time.sleep(0.05)
-            remaining(int(sum(plan.lengths[i] for shard in plan.missing for i in plan.shards[shard])))
-            if any(worker.poll() not in (None, 0) for worker, _ in running):
-                break
-        for worker, errors in running:
-            if worker.poll() not in (None, 0):
-                errors.seek(0)
-                said = errors.read().strip().splitlines()
-                raise Damaged(
-                    said[-1] if said else f"Decoding stopped with exit code {worker.returncode}; call again to go on."
-                )
+@dataclasses.dataclass(frozen=True)
+class _Shards:
+    """The task of decoding what is left: what a process is sent, to open the dataset there itself."""
 
+    opening: dict[str, Any]
+    plan: _Plan
+    left: list[int]
 
-def work(opener: Callable[..., Episodes]) -> None:
-    """What a decoding process runs: shards from its standard input, its one complaint on its standard error."""
-    told = json.load(sys.stdin)
-    try:
-        reader = opener(**told["opening"]).reader
-        plan = _Plan(
-            reader, np.array(told["rows"], np.int64), tuple(told["frame"]), Path(told["partial"]), told["shard"]
-        )
-        plan.frames(told["shards"], lambda _: None, parent=told["parent"])
-    except (ValueError, OSError) as error:
-        sys.exit(" ".join(str(error).split()))
+    ours = True
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[int], int]]:
+        plan = replace(self.plan, reader=Reader.open(**self.opening).reader)
+        yield lambda number: plan.decode(self.left[number])

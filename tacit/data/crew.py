@@ -158,7 +158,7 @@ def _obituary(worker: SpawnProcess, number: int) -> Exception:
     worker.join()
     killed = worker.exitcode == -signal.SIGKILL
     cause = "It was killed, most often for want of memory: use fewer workers." if killed else GUARD
-    return RuntimeError(f"A process ended with exit code {worker.exitcode} at number {number}. {cause}")
+    return ChildProcessError(f"A process ended with exit code {worker.exitcode} at number {number}. {cause}")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from tacit.data.reader import BETWEEN, COLUMNS, Joined, Memory, Reader, Spec, co
 
 if TYPE_CHECKING:
     from tacit.data.clips import Clips
+    from tacit.data.stream import Streamed
 
 __all__ = ["BETWEEN", "COLUMNS", "Episodes", "Joined", "Memory", "Reader", "Spec", "content"]
 
@@ -32,8 +33,10 @@ class Episodes:
         labels: np.ndarray | None = None,
         latents: np.ndarray | None = None,
         codes: np.ndarray | None = None,
+        buffer: int = 0,
     ) -> None:
         self.reader = reader
+        self.buffer = buffer  # bytes of decoded frames held while clips are streamed; 0: clips come from a cache
         self.rows = np.arange(len(reader.lengths)) if rows is None else np.asarray(rows, np.int64)
         # Overlays, one row a frame in this set's own order: the recording beneath is shared and never altered.
         self._labels, self._latents, self._codes = labels, latents, codes
@@ -68,6 +71,14 @@ class Episodes:
     @property
     def successes(self) -> tuple[bool | None, ...]:
         return tuple(self.reader.successes[i] for i in self.rows)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.reader.splits[i] for i in self.rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.reader.names[i] for i in self.rows)
 
     @property
     def prints(self) -> tuple[str, ...]:
@@ -115,6 +126,11 @@ class Episodes:
         if self._codes is not None:
             changes["codes"] = self._codes[between]
         return episode.replace(**changes)
+
+    @property
+    def plain(self) -> bool:
+        """Nothing is laid over the recordings: no label hidden, no inferred latent."""
+        return self._labels is None and self._latents is None and self._codes is None
 
     def damaged(self) -> dict[int, str]:
         """The episodes that cannot be read, and why: to count, to report, and to leave out with ``select``."""
@@ -195,7 +211,15 @@ class Episodes:
         within = [np.arange(self.starts[i], self.starts[i] + self.lengths[i]) for i in picked]
         at = np.concatenate(within) if within else np.zeros(0, np.int64)
         labels, latents, codes = (None if v is None else v[at] for v in (self._labels, self._latents, self._codes))
-        return Episodes(self.reader, self.rows[picked], labels=labels, latents=latents, codes=codes)
+        return Episodes(self.reader, self.rows[picked], labels=labels, latents=latents, codes=codes, buffer=self.buffer)
+
+    def part(self, name: str) -> Episodes:
+        """The episodes that were assigned to a part of their dataset: "train", say."""
+        found = np.flatnonzero([s == name for s in self.splits])
+        if not len(found):
+            held = sorted(set(self.splits) - {""}) or "none; assign some with `tacit data split`"
+            raise ValueError(f"No episode was assigned to {name!r}; the parts are {held}.")
+        return self.select(found)
 
     def split(self, held: float = 0.1, *, seed: int = 0) -> tuple[Episodes, Episodes]:
         """``(train, held-out)``: each episode's side depends on its own content only, so appending moves no episode."""
@@ -247,7 +271,12 @@ class Episodes:
 
     def _seen(self, **changes: np.ndarray | None) -> Episodes:
         overlays = {"labels": self._labels, "latents": self._latents, "codes": self._codes}
-        return Episodes(self.reader, self.rows, **(overlays | changes))
+        return Episodes(self.reader, self.rows, buffer=self.buffer, **(overlays | changes))
+
+    def streamed(self, buffer: int = 2**29) -> Episodes:
+        """The same, whose clips are decoded as they are needed: for recordings of which no cache fits the disk."""
+        overlays = {"labels": self._labels, "latents": self._latents, "codes": self._codes}
+        return Episodes(self.reader, self.rows, buffer=buffer, **overlays)
 
     def _overlay(self, values: Sequence[np.ndarray] | None, blank: float) -> np.ndarray | None:
         if values is None:
@@ -283,7 +312,7 @@ class Episodes:
             if any(v is not None for v in values):
                 values = [e._filled(name) for e in (self, other)]
             overlays[name] = None if values[0] is None else np.concatenate(values)
-        return Episodes(joined, rows, **overlays)
+        return Episodes(joined, rows, buffer=max(self.buffer, other.buffer), **overlays)
 
     def _filled(self, name: str) -> np.ndarray:
         if name == "labels":
@@ -295,8 +324,13 @@ class Episodes:
 
     def clips(
         self, length: int, *, stride: int = 1, labelled: float = 0.0, gap: int = 1, device: str | None = None
-    ) -> Clips:
-        """Stretches of ``length`` frames, each within one episode: see ``Clips``."""
+    ) -> Clips | Streamed:
+        """Stretches of ``length`` frames, each within one episode: see ``Clips``, and ``Streamed``."""
         from tacit.data.clips import Clips
+        from tacit.data.stream import Streamed
 
+        if self.buffer:
+            if labelled or gap != 1:
+                raise ValueError("Streamed clips come as they come: no share of labelled ones, no gap. Use a cache.")
+            return Streamed(self, length, stride=stride, buffer=self.buffer)
         return Clips(self, length, stride=stride, labelled=labelled, gap=gap, device=device)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tacit.clip import Episode, Space
 from tacit.data.cache import cache
 from tacit.data.episodes import Episodes
-from tacit.data.reader import Reader, Spec, content
+from tacit.data.meta import document, episode_table, fill, information, instructions, parquet, side, stretched
+from tacit.data.reader import BLOCK, Reader, Spec, content
 from tacit.data.video import Damaged, Video
 
 FEATURES = {
@@ -28,6 +27,7 @@ FEATURES = {
     "codes": "latent_code",
     "rewards": "next.reward",
 }
+WRONG = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError)  # what values of a wrong kind lead to
 OPEN = 4  # video files kept open at once
 
 
@@ -40,21 +40,27 @@ class LeRobot(Reader):
 
     def __init__(self, path: str | os.PathLike[str], *, camera: str | None = None) -> None:
         self.path = Path(path)
+        try:
+            self._begin(camera)
+        except WRONG as error:
+            raise Damaged(f"{self.path}/meta does not tell what a dataset's should ({error!r}); repair it.") from error
+
+    def _begin(self, camera: str | None) -> None:
         self.info = information(self.path)
-        self.camera = _camera(self.info["features"], camera)
+        self.camera = chosen(self.info["features"], camera)
         self.opening = {"path": str(self.path.absolute()), "camera": self.camera}
         self.extra = side(self.path)
         self.table = episode_table(self.path, int(self.info["total_episodes"]))
         self.lengths = np.array(self.table["length"], np.int64)
-        self.spec = self._spec()
         self._videos: dict[Path, Video] = {}
         self._rows: dict[tuple[str, int, int], dict[int, np.ndarray]] = {}
+        self.spec = self._spec()
 
     def _spec(self) -> Spec:
         features, ours = self.info["features"], self.extra.get("spec", {})
         width = {c: int(np.prod(features[f]["shape"])) for c, f in FEATURES.items() if f in features}
         return Spec(
-            frame=None if self.camera is None else _size(features[self.camera]),
+            frame=None if self.camera is None else sized(features[self.camera]),
             state=width.get("state", 0),
             space=self._space(features.get("action"), ours.get("space")),
             fps=float(self.info["fps"]),
@@ -70,8 +76,7 @@ class LeRobot(Reader):
         if feature is None or ours is not None:
             return None if feature is None or ours is None else Space(**ours)
         size, discrete = int(np.prod(feature["shape"])), feature["dtype"].startswith(("int", "uint", "bool"))
-        file = self.path / "meta" / "stats.json"
-        stats = (_json(file) if file.exists() else {}).get("action", {})
+        stats = self.stats.get("action", {})
         low, high = (np.asarray(stats.get(k, [np.nan]), np.float64) for k in ("min", "max"))
         if discrete and size == 1:
             held = range(len(self.lengths)) if np.isnan(high).any() else ()
@@ -85,7 +90,7 @@ class LeRobot(Reader):
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        return tuple(e.get("source", "") for e in self._told)
+        return tuple(e.get("source", "") for e in self.told)
 
     @cached_property
     def texts(self) -> tuple[str | None, ...]:
@@ -93,7 +98,22 @@ class LeRobot(Reader):
 
     @cached_property
     def successes(self) -> tuple[bool | None, ...]:
-        return tuple(e.get("success") for e in self._told)
+        return tuple(e.get("success") for e in self.told)
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """Ours are noted with each episode; others' are stretches of numbers, of which a single one says nothing."""
+        told = [e.get("split", "") for e in self.told]
+        ranges = self.info.get("splits")
+        if isinstance(ranges, dict) and len(ranges) > 1 and not any(told):
+            for name, stretch in ranges.items():
+                first, last = stretched(stretch, len(told))
+                told[first:last] = [str(name)] * (last - first)
+        return tuple(told)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(e.get("origin") or f"episode {i}" for i, e in enumerate(self.told))
 
     @cached_property
     def prints(self) -> tuple[str, ...]:
@@ -101,10 +121,11 @@ class LeRobot(Reader):
 
         What cannot be read is known by its number: it may be left out, and the others must be told apart without it.
         """
-        return tuple(e.get("print") or self._print(i) for i, e in enumerate(self._told))
+        return tuple(e.get("print") or self._print(i) for i, e in enumerate(self.told))
 
     @property
-    def _told(self) -> list[dict[str, Any]]:
+    def told(self) -> list[dict[str, Any]]:
+        """What our side file says of each episode."""
         told: list[dict[str, Any]] = self.extra.get("episodes", [])[: len(self.lengths)]
         return told + [{}] * (len(self.lengths) - len(told))  # LeRobot itself may have appended since
 
@@ -155,19 +176,32 @@ class LeRobot(Reader):
             )
         return rows
 
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Every instruction, at the place that its number gives it."""
+        named = {number: task for task, number in instructions(self.path).items()}
+        return tuple(named.get(i, "") for i in range(max(named, default=-1) + 1))
+
+    @cached_property
+    def stats(self) -> dict[str, Any]:
+        """What ``meta/stats.json`` says of each feature; nothing where it is missing."""
+        file = self.path / "meta" / "stats.json"
+        return document(file) if file.exists() else {}
+
     def _data(self, number: int) -> Path:
         told = {k: self.table[f"data/{k}"][number] for k in ("chunk_index", "file_index")}
-        return self._file(self.info["data_path"], **told)
+        return self.file("data_path", **told)
 
-    def _file(self, template: str, **values: Any) -> Path:
-        return self.path / fill(template, **values)
+    def file(self, kind: str, **values: Any) -> Path:
+        """Where a file lies, from the template of that ``kind`` in ``info.json``."""
+        return self.path / fill(self.info[kind], **values)
 
     def _video(self, number: int) -> tuple[Video, int]:
         told = {
             k: self.table[f"videos/{self.camera}/{k}"][number] for k in ("chunk_index", "file_index", "from_timestamp")
         }
         first = round(told.pop("from_timestamp") * self.spec.fps)
-        path = self._file(self.info["video_path"], video_key=self.camera, **told)
+        path = self.file("video_path", video_key=self.camera, **told)
         if path not in self._videos:
             while len(self._videos) >= OPEN:
                 self._videos.pop(next(iter(self._videos))).close()
@@ -179,11 +213,7 @@ class LeRobot(Reader):
             return None
         if self.info["features"][self.camera]["dtype"] == "image":
             return self._pictures(number)
-        try:
-            video, first = self._video(number)
-            return video.frames(first, int(self.lengths[number]))
-        except Damaged as error:
-            raise Damaged(f"Episode {number} of {self.path} is damaged: {error}") from error
+        return next(self.blocks(number, count=int(self.lengths[number])))
 
     def _pictures(self, number: int) -> np.ndarray:
         from PIL import Image
@@ -203,103 +233,32 @@ class LeRobot(Reader):
             if self.spec.has(column):
                 values[column] = self.spec.recorded(column, self._column(column, number))
         values |= {"text": self.texts[number], "source": self.sources[number], "success": self.successes[number]}
-        return Episode(**values)
+        return Episode(**values, split=self.splits[number])
 
-
-def information(path: Path) -> dict[str, Any]:
-    """``meta/info.json``, once it is sure to describe a dataset of a kind we read."""
-    file = path / "meta" / "info.json"
-    if not file.exists():
-        raise FileNotFoundError(
-            f"{path} holds no dataset: {file.name} is missing from its meta folder. Wanted a LeRobotDataset v3.0."
-        )
-    info = _json(file)
-    version, storage = str(info.get("codebase_version")), info.get("storage_format") or "parquet"
-    if not version.startswith("v3."):
-        raise ValueError(
-            f"{path} is a LeRobotDataset {version}; wanted v3.0. Convert it with LeRobot's convert_dataset_v21_to_v30."
-        )
-    if storage != "parquet":
-        raise ValueError(
-            f"{path} is stored as {storage!r}; wanted parquet and video files. Convert it with lerobot-edit-dataset."
-        )
-    missing = [k for k in ("features", "fps", "total_episodes", "data_path") if k not in info]
-    if missing:
-        raise Damaged(f"{file} lacks {', '.join(missing)}; write the dataset again.")
-    return info
-
-
-def side(path: Path) -> dict[str, Any]:
-    """What the format has no room for and our writer put beside it; empty for a stranger's dataset."""
-    file = path / "meta" / "tacit.json"
-    return _json(file) if file.exists() else {}
-
-
-def episode_table(path: Path, total: int) -> dict[str, list[Any]]:
-    """What ``meta/episodes`` says of the first ``total`` episodes; later ones were never finished."""
-    columns: dict[str, list[Any]] = {}
-    for file in sorted((path / "meta" / "episodes").glob("**/*.parquet")):
+    def blocks(self, number: int, *, count: int = BLOCK) -> Iterator[np.ndarray]:
+        if self.camera is None or self.info["features"][self.camera]["dtype"] != "video":
+            yield from super().blocks(number, count=count)
+            return
+        length, start = int(self.lengths[number]), 0
         try:
-            wanted = [n for n in pq.read_schema(file).names if not n.startswith("stats/")]
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(file, error) from error
-        table = parquet(file, columns=wanted).to_pydict()
-        if columns and set(columns) != set(table):
-            raise Damaged(f"{file} has other columns than the files before it: {sorted(set(columns) ^ set(table))}.")
-        for name, values in table.items():
-            columns.setdefault(name, []).extend(values)
-    numbers = columns.get("episode_index", [])
-    order = sorted(range(len(numbers)), key=numbers.__getitem__)[:total]
-    if [numbers[i] for i in order] != list(range(total)):
-        lost = next(i for i in range(total) if i >= len(order) or numbers[order[i]] != i)
-        raise Damaged(f"{path} promises {total} episodes; meta/episodes lacks episode {lost}. Copy the folder again.")
-    return {name: [values[i] for i in order] for name, values in columns.items()}
+            video, first = self._video(number)
+            for start in range(0, length, count):
+                yield video.frames(first + start, min(count, length - start))
+        except Damaged as error:
+            good = None if error.good is None else start + error.good
+            raise Damaged(f"Episode {number} of {self.path} is damaged: {error}", good=good) from error
+
+    def prefix(self, number: int, count: int) -> Episode:
+        """Its columns too, as far as they are told."""
+        found, values = super().prefix(number, count), {}
+        for column in FEATURES:
+            with contextlib.suppress(Damaged):
+                rows = self._column(column, number) if self.spec.has(column) else None
+                values[column] = None if rows is None else rows[: count if column == "state" else count - 1]
+        return found.replace(**values)
 
 
-def parquet(path: Path, *, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
-    """Some columns of a parquet file, or an error that names it."""
-    try:
-        return pq.read_table(
-            path, columns=None if columns is None else list(columns), filters=filters, partitioning=None
-        )
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise _broken(path, error) from error
-
-
-def fill(template: str, **values: Any) -> str:
-    """A path template of info.json filled in; only known fields, and no way out of the dataset's folder."""
-
-    def field(match: re.Match[str]) -> str:
-        name, width = match[1], match[2]
-        if name not in values:
-            raise Damaged(f"The path template {template!r} asks for {name!r}; known are {sorted(values)}.")
-        return str(values[name]) if width is None else f"{int(values[name]):{width}d}"
-
-    path = re.sub(r"\{(\w+)(?::(0?\d+)d)?\}", field, template)
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or any(c in path for c in "{}\\\0"):
-        raise Damaged(f"The path template {template!r} leads out of the dataset's folder or is malformed; refused.")
-    return path
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise _broken(file, error) from error
-    if not isinstance(value, dict):
-        raise Damaged(f"{file} holds a {type(value).__name__}; wanted an object.")
-    return value
-
-
-def _broken(file: Path, error: Exception) -> Damaged:
-    reason = " ".join(str(error).split())[:200]
-    return Damaged(
-        f"{file} cannot be read ({reason}); it is missing or truncated. Copy it again or repair the dataset."
-    )
-
-
-def _array(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+def numbers_of(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """(N, width) numbers from a scalar, list or tensor column."""
     count, flat = len(column), column.combine_chunks()
     while not pa.types.is_primitive(flat.type):
@@ -316,10 +275,11 @@ def _grouped(path: Path, feature: str) -> dict[int, np.ndarray]:
     table = parquet(path, columns=[feature, "episode_index", "frame_index"])
     order = np.lexsort([table[k].to_numpy() for k in ("frame_index", "episode_index")])
     numbers, first = np.unique(table["episode_index"].to_numpy()[order], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(_array(table[feature], path)[order], first[1:]), strict=True))
+    return dict(zip(numbers.tolist(), np.split(numbers_of(table[feature], path)[order], first[1:]), strict=True))
 
 
-def _camera(features: dict[str, Any], wanted: str | None) -> str | None:
+def chosen(features: dict[str, Any], wanted: str | None) -> str | None:
+    """The camera that is looked through: the one that was named, or the only one."""
     held = [name for name, f in features.items() if f["dtype"] in ("video", "image")]
     matching = held if wanted is None else [n for n in held if n == wanted or n.rsplit(".", 1)[-1] == wanted]
     if len(matching) == 1:
@@ -330,7 +290,8 @@ def _camera(features: dict[str, Any], wanted: str | None) -> str | None:
     raise ValueError(f"{asked}; the cameras are {held}. Name one with camera=...")
 
 
-def _size(feature: dict[str, Any]) -> tuple[int, int]:
+def sized(feature: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of a camera's pictures."""
     told = feature.get("info") or {}
     if "video.height" in told and "video.width" in told:
         return int(told["video.height"]), int(told["video.width"])

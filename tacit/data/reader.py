@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final
+from types import MappingProxyType
+from typing import Any, ClassVar, final
 
 import numpy as np
 
 from tacit.clip import Episode, Space
+from tacit.data.video import Damaged
 
 BETWEEN = ("actions", "latents", "codes", "rewards")  # what lies between two frames: one fewer than the frames
 COLUMNS = ("frames", "state", *BETWEEN)
+BLOCK = 256  # frames decoded at a time where all of an episode's need not be held
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ class Reader(ABC):
 
     spec: Spec
     lengths: np.ndarray  # int64, frames in each episode
-    opening: dict[str, Any] | None = None  # what `tacit.data.open` needs to open it again, in another process
+    open: ClassVar[Callable[..., Any]]  # `tacit.data.open`, which hangs itself here: it knows all readers, they not it
+    opening: dict[str, Any] | None = None  # what it needs to open the same again, in another process
+    faults: Mapping[str, str] = MappingProxyType({})  # what lies there and is no episode, by name, and why
 
     @abstractmethod
     def episode(self, number: int) -> Episode:
@@ -113,15 +118,45 @@ class Reader(ABC):
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        return tuple(self.episode(i).source for i in range(len(self.lengths)))
+        return tuple(about[0] for about in self._about)
 
     @cached_property
     def texts(self) -> tuple[str | None, ...]:
-        return tuple(self.episode(i).text for i in range(len(self.lengths)))
+        return tuple(about[1] for about in self._about)
 
     @cached_property
     def successes(self) -> tuple[bool | None, ...]:
-        return tuple(self.episode(i).success for i in range(len(self.lengths)))
+        return tuple(about[2] for about in self._about)
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(about[3] for about in self._about)
+
+    @cached_property
+    def _about(self) -> list[tuple[str, str | None, bool | None, str]]:
+        """What is told of each episode, for readers that have to read it to know."""
+        episodes = (self.episode(i) for i in range(len(self.lengths)))
+        return [(e.source, e.text, e.success, e.split) for e in episodes]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each episode is called where it comes from: a file, a key, a number."""
+        return tuple(f"episode {i}" for i in range(len(self.lengths)))
+
+    def blocks(self, number: int, *, count: int = BLOCK) -> Iterator[np.ndarray]:
+        """An episode's frames, ``count`` at a time; a reader of video decodes no more than that at once."""
+        frames = self.episode(number).frames
+        if frames is not None:
+            yield from (frames[i : i + count] for i in range(0, len(frames), count))
+
+    def prefix(self, number: int, count: int) -> Episode:
+        """The first ``count`` frames of an episode that is damaged after them."""
+        frames = next(self.blocks(number, count=count))
+        if len(frames) < count:
+            raise Damaged(f"{self.names[number]} gives {len(frames)} frames; {count} were found whole before.")
+        return Episode(
+            frames=frames[:count], text=self.texts[number], source=self.sources[number], split=self.splits[number]
+        )
 
     def flat(self, column: str) -> tuple[np.ndarray, ...]:
         """All episodes' rows of a column end to end, one row a frame (blank where a transition is none), in pieces."""
@@ -243,8 +278,8 @@ class Joined(Reader):
         self._firsts = np.cumsum([0, *(len(r.lengths) for r in self.readers)])
 
     def episode(self, number: int) -> Episode:
-        which = int(np.searchsorted(self._firsts, number, side="right")) - 1
-        episode = self.readers[which].episode(number - int(self._firsts[which]))
+        which, own = self._whose(number)
+        episode = self.readers[which].episode(own)
         return episode if self.spec.state else episode.replace(state=None)
 
     @cached_property
@@ -262,6 +297,27 @@ class Joined(Reader):
     @cached_property
     def successes(self) -> tuple[bool | None, ...]:
         return tuple(s for r in self.readers for s in r.successes)
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(s for r in self.readers for s in r.splits)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(n for r in self.readers for n in r.names)
+
+    @property
+    def faults(self) -> Mapping[str, str]:  # type: ignore[override]
+        return {name: why for r in self.readers for name, why in r.faults.items()}
+
+    def blocks(self, number: int, *, count: int = BLOCK) -> Iterator[np.ndarray]:
+        which, own = self._whose(number)
+        return self.readers[which].blocks(own, count=count)
+
+    def _whose(self, number: int) -> tuple[int, int]:
+        """Which reader holds an episode, and its number there."""
+        which = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        return which, number - int(self._firsts[which])
 
     def _shared(self, rows: np.ndarray) -> Iterator[tuple[int, Reader, np.ndarray]]:
         """Each reader with its first episode's number among all, and those of ``rows`` that are its own."""

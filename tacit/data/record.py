@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -18,7 +19,8 @@ import pyarrow.parquet as pq
 
 from tacit.clip import Episode
 from tacit.data.episodes import Episodes
-from tacit.data.lerobot import FEATURES, episode_table, fill, information, parquet, side
+from tacit.data.lerobot import FEATURES
+from tacit.data.meta import episode_table, fill, information, instructions, side
 from tacit.data.reader import Spec, content
 from tacit.data.stats import STATS, measure, merge
 from tacit.data.tables import arrow, write_tasks
@@ -93,7 +95,7 @@ class Writer:
         last = -1
         if whole:
             last = self._resume()
-        _sweep(self.path, self.camera, last)
+        sweep(self.path, [self.camera], last=last)
         self._file = last + 1
         shutil.rmtree(self._stage, ignore_errors=True)
         self._stage.mkdir(parents=True)
@@ -116,23 +118,14 @@ class Writer:
         self.episodes, self.frames = total, int(info["total_frames"])
         told = extra.get("episodes", [])[:total]
         self._told = told + [{}] * (total - len(told))
-        tasks = parquet(self.path / "meta" / "tasks.parquet").to_pydict()
-        numbers = tasks.pop("task_index")
-        self._tasks = dict(zip(next(iter(tasks.values())), numbers, strict=True))  # pandas may not have named its index
+        self._tasks = instructions(self.path)
         # A kill between the two files leaves statistics that are ahead of what is counted; those before lie beside.
         before, stats = self._before(total), self.path / "meta" / "stats.json"
         if before.exists():
-            _place(before, stats)
+            place(before, stats)
         self._stats = json.loads(stats.read_text()) if stats.exists() else {}
         self.features = info["features"]
-        keys = ["data", "meta/episodes", *([f"videos/{self.camera}"] if self.spec.frame else [])]
-        numbers = [
-            c * CHUNK + f
-            for k in keys
-            if f"{k}/chunk_index" in table
-            for c, f in zip(table[f"{k}/chunk_index"], table[f"{k}/file_index"], strict=True)
-        ]
-        return max(numbers, default=-1)
+        return last_file(table, [self.camera] if self.spec.frame else [])
 
     def _before(self, episodes: int) -> Path:
         """Where the statistics of so many episodes lie while those of more are put in their place."""
@@ -141,8 +134,8 @@ class Writer:
     def __len__(self) -> int:
         return self.episodes + len(self._table)
 
-    def add(self, episode: Episode, *, mark: str | None = None) -> None:
-        """Write one episode; ``mark`` is its content print, where it is a copy of a recording known elsewhere."""
+    def add(self, episode: Episode, *, mark: str | None = None, origin: str | None = None) -> None:
+        """Write one episode; a copy of one known elsewhere has that one's print as ``mark``, its name as ``origin``."""
         self._go_on()
         self._check(episode)
         length, number = len(episode), len(self)
@@ -166,6 +159,7 @@ class Writer:
                 raise
             table["from"], table["to"] = begin / self.fps, (begin + length) / self.fps
         table["told"] = {"source": episode.source, "success": episode.success, "print": mark or content(episode)}
+        table["told"] |= {k: v for k, v in (("split", episode.split), ("origin", origin)) if v}
         if not self._table:
             self._opened = time.monotonic()
         self._table.append(table | {"rows": rows})
@@ -232,7 +226,7 @@ class Writer:
         if encoder is not None:
             moves.insert(0, (encoder.path, fill(VIDEO, video_key=self.camera, **at)))
         for staged, name in moves:
-            _place(staged, self.path / name)
+            place(staged, self.path / name)
         before, held = self._before(self.episodes), json.dumps(self._stats)
         write(before, lambda path: Path(path).write_text(held))
         self._stats = merge([self._stats, *(t["stats"] for t in self._table)])
@@ -284,7 +278,7 @@ class Writer:
     def _describe(self) -> None:
         """Rewrite what describes the whole, each file at one stroke, ``info.json`` last."""
         write_tasks(self._stage / "tasks.parquet", self._tasks)
-        _place(self._stage / "tasks.parquet", self.path / "meta" / "tasks.parquet")
+        place(self._stage / "tasks.parquet", self.path / "meta" / "tasks.parquet")
         info = {
             "codebase_version": "v3.0",
             "robot_type": self.robot,
@@ -295,7 +289,7 @@ class Writer:
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
             "fps": self.fps,
-            "splits": {"train": f"0:{self.episodes}"},
+            "splits": ranges([told.get("split", "") for told in self._told]),
             "data_path": DATA,
             "video_path": VIDEO if self.spec.frame is not None else None,
             "features": self.features,
@@ -304,7 +298,7 @@ class Writer:
         for name, value in (("stats", self._stats), ("tacit", extra), ("info", info)):
             staged = self._stage / f"{name}.json"
             staged.write_text(json.dumps(value, indent=1 if name == "info" else None, allow_nan=False))
-            _place(staged, self.path / "meta" / f"{name}.json")
+            place(staged, self.path / "meta" / f"{name}.json")
 
     def close(self) -> None:
         if self._failed:
@@ -324,8 +318,9 @@ class Writer:
 def save(episodes: Episodes, path: str | os.PathLike[str], **options: Any) -> None:
     """Write a set of episodes as a dataset; ``options`` are the ``Writer``'s. Copies are known as what they copy."""
     with Writer(path, episodes.spec, **options) as writer:
-        for number, mark in enumerate(episodes.prints):
-            writer.add(episodes.episode(number), mark=mark)
+        for number, (mark, name) in enumerate(zip(episodes.prints, episodes.names, strict=True)):
+            own = None if re.fullmatch(r"episode \d+", name) else name
+            writer.add(episodes.episode(number), mark=mark, origin=own)
 
 
 def _features(spec: Spec, camera: str, *, lossless: bool) -> dict[str, Any]:
@@ -362,7 +357,28 @@ def _features(spec: Spec, camera: str, *, lossless: bool) -> dict[str, Any]:
     return features
 
 
-def _place(staged: Path, final: Path) -> None:
+def ranges(splits: Sequence[str]) -> dict[str, str]:
+    """LeRobot's splits are stretches of episodes; where ours are none, all of it is for training."""
+    runs = [(name, len(list(same))) for name, same in itertools.groupby(splits)]
+    names = [name for name, _ in runs]
+    if not all(names) or len(set(names)) < len(names):
+        return {"train": f"0:{len(splits)}"}
+    edges = np.cumsum([0, *(count for _, count in runs)]).tolist()
+    return {name: f"{a}:{b}" for name, a, b in zip(names, edges[:-1], edges[1:], strict=True)}
+
+
+def last_file(table: dict[str, list[Any]], cameras: Sequence[str]) -> int:
+    """The highest number of a file that an episode lies in; -1 where there is none."""
+    keys = ["data", "meta/episodes", *(f"videos/{camera}" for camera in cameras)]
+    pairs = (
+        zip(table[f"{k}/chunk_index"], table[f"{k}/file_index"], strict=True)
+        for k in keys
+        if f"{k}/file_index" in table
+    )
+    return max((chunk * CHUNK + file for numbers in pairs for chunk, file in numbers), default=-1)
+
+
+def place(staged: Path, final: Path) -> None:
     """Rename a finished file to its place once its bytes are on the disk."""
     final.parent.mkdir(parents=True, exist_ok=True)
     for path, after in ((staged, False), (final.parent, True)):
@@ -373,9 +389,9 @@ def _place(staged: Path, final: Path) -> None:
         os.close(handle)
 
 
-def _sweep(path: Path, camera: str, last: int) -> None:
+def sweep(path: Path, cameras: Sequence[str], *, last: int) -> None:
     """Delete numbered files beyond the last one counted: a killed writer placed them and never described them."""
-    folders: Sequence[Path] = (path / "data", path / "meta" / "episodes", path / "videos" / camera)
+    folders = [path / "data", path / "meta" / "episodes", *(path / "videos" / camera for camera in cameras)]
     for file in (f for folder in folders for f in folder.glob("chunk-*/file-*.*")):
         numbers = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.(parquet|mp4)", f"{file.parent.name}/{file.name}")
         if numbers and int(numbers[1]) * CHUNK + int(numbers[2]) > last:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tacit.data.episodes import Episodes
+from tacit.data.reader import COLUMNS
 from tacit.data.video import resize
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
@@ -31,6 +33,27 @@ def measure(rows: dict[str, np.ndarray], *, frames: np.ndarray | None, camera: s
         told = [_histogram(np.bincount(channel, minlength=256)) for channel in resize(picked, size).reshape(-1, 3).T]
         stats[camera] = {k: [[[t[k]]] for t in told] for k in told[0]} | {"count": [count]}
     return stats
+
+
+def summed(episodes: Episodes, *, pictures: bool = False) -> dict[str, dict[str, Any]]:
+    """The same of a whole set; no video is decoded unless ``pictures`` are asked for, and then few."""
+    found: dict[str, dict[str, Any]] = {}
+    for column in COLUMNS[1:]:
+        value = episodes.column(column)
+        if value is not None:
+            rows = value.reshape(len(value), -1)
+            absent = rows < 0 if column in ("actions", "codes") and rows.dtype.kind == "i" else ~np.isfinite(rows)
+            rows = rows[~absent.any(1)].astype(np.float64)
+            found |= {column: _of(rows, len(rows))} if len(rows) else {}
+    if pictures and episodes.spec.frame is not None:
+        parts = []
+        for number in range(len(episodes)):
+            for block in episodes.reader.blocks(int(episodes.rows[number])):
+                few = block[:: max(1, len(block) // 8)]
+                parts.append(measure({}, frames=few, camera="pictures"))
+        told = merge(parts)["pictures"]
+        found["pictures"] = {k: np.ravel(v).tolist() for k, v in told.items()}
+    return found
 
 
 def _of(values: np.ndarray, count: int) -> dict[str, list[Any]]:

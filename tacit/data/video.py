@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,11 +21,39 @@ SHARP = (
     128  # frames up to this many pixels a side are stored without loss: at 64 pixels a blurred pixel is a lost object
 )
 
+PIXELS = 2**25  # of one picture, more than an 8K screen has: a header may ask for any number
+# What FFmpeg may take a file for: a playlist named .mp4 would have it open others.
+FILES = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
 SMALL = 256  # pixels a side up to which handing frames from thread to thread takes longer than decoding them
 
 
+MOST = 2**30  # bytes that one array of an episode may take: a damaged or hostile file may ask for any number
+DENSEST = 200  # times its size in the file that a larger array may have: more is a bomb, not compression
+
+
 class Damaged(ValueError):
-    """A file or an episode that cannot be read as its dataset says it should; the message names it."""
+    """A file or an episode that cannot be read as its dataset says it should; the message names it.
+
+    ``good`` is how many frames from its first one on are whole, where that is known.
+    """
+
+    def __init__(self, message: str, *, good: int | None = None) -> None:
+        super().__init__(message)
+        self.good = good
+
+
+def bounded(shape: Iterable[int], dtype: Any, *, where: str, stored: int = 0) -> None:
+    """Refuse, before any memory is asked for, an array of one episode that no sane recording holds.
+
+    ``stored`` is what it takes in its file, where that is known: a large file may hold a large array.
+    """
+    shape = [int(n) for n in shape]
+    need = math.prod(shape) * np.dtype(dtype).itemsize
+    if min(shape, default=0) < 0 or need > max(MOST, DENSEST * stored):
+        raise Damaged(
+            f"{where} says it holds {'x'.join(map(str, shape))} of {np.dtype(dtype).name}, {need / 1e9:.1f} GB; one "
+            f"episode may take {MOST / 1e9:.1f} GB. It is damaged, or must be cut or made smaller (--size)."
+        )
 
 
 @final
@@ -97,8 +126,9 @@ class Video:
         if not self.path.is_file():
             raise Damaged(f"Video {self.path} is missing; copy it back, or leave out the episodes that need it.")
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(os.path.abspath(path), options=FILES)
             self._stream = self._container.streams.video[0]
+            self._stream.codec_context.options = {"max_pixels": str(PIXELS)}
             if min(self.shape) < 1:
                 raise ValueError("its header has no picture size")
         except (av.error.FFmpegError, IndexError, AttributeError, ValueError) as error:
@@ -132,11 +162,15 @@ class Video:
                 if number >= first and not frame.is_corrupt:
                     out[number - first] = self._picture(frame)
                     got[number - first] = True
+                    if number == first + count - 1 and got.all():
+                        break  # a frame further may be a broken one, which nobody asked for
         except av.error.FFmpegError as error:
-            raise Damaged(f"Video {self.path} breaks off near frame {first + int(got.sum())} ({error}).") from error
+            good = int(got.sum())
+            raise Damaged(f"Video {self.path} breaks off near frame {first + good} ({error}).", good=good) from error
         if not got.all():
-            lost = first + int(np.argmin(got))
-            raise Damaged(f"Video {self.path} lacks frame {lost} of frames {first} to {first + count - 1}.")
+            good = int(np.argmin(got))
+            asked = f"of frames {first} to {first + count - 1}"
+            raise Damaged(f"Video {self.path} lacks frame {first + good} {asked}.", good=good)
         return out
 
     def _picture(self, frame: Any) -> np.ndarray:

@@ -150,7 +150,7 @@ def walk(
     windows = np.arange(len(owner)) if among is None else np.flatnonzero(among[at])
     windows = np.random.default_rng([seed, 7]).permutation(windows)[:most]
     windows = np.sort(windows) if ordered else windows
-    return Walk(episodes.clips(length), windows, owner[windows], at[windows])
+    return Walk(Clips(episodes, length), windows, owner[windows], at[windows])
 
 
 def surrounded(episodes: Episodes, reach: int) -> NDArray[np.bool_]:

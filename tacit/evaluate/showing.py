@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tacit.clip import Clip
+from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.evaluate import page
 from tacit.evaluate.claim import Claim
@@ -178,7 +179,7 @@ def _checks(at: Mapping[str, Mapping[int, Mapping[str, Any]]], budgets: Sequence
 
 
 def _some(video: Episodes, count: int) -> Clip:
-    clips = video.clips(2)
+    clips = Clips(video, 2)
     return clips.batch(np.linspace(0, len(clips) - 1, count).astype(np.int64))
 
 

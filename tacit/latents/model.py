@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from tacit.clip import Clip, floats
 from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
-from tacit.latents.keep import kept, shown
+from tacit.data.scale import Engine
+from tacit.latents.keep import Work, kept, shown
 from tacit.part import Part, printed
 from tacit.parts.quantize import Bottled
 from tacit.spread import average
@@ -145,18 +146,26 @@ class LatentActions(Part):
         return x[:, index].flatten(0, 1)
 
 
-def label(model: LatentActions, data: Episodes, out: str | Path | None = None, *, batch: int = 512) -> Episodes:
+def label(
+    model: LatentActions,
+    data: Episodes,
+    out: str | Path | None = None,
+    *,
+    batch: int = 512,
+    workers: int = 1,
+    engine: Engine = "local",
+) -> Episodes:
     """``data`` carrying the latents (and codes) that ``model`` infers for every transition of every episode.
 
     With ``out`` they are also written there, with the recordings, as a dataset: killed, it goes on where it was; called
-    again it is read and not inferred.
+    again it is read and not inferred. More ``workers`` than one infer side by side, with one thread each.
     """
-    found = partial(infer, model, data, batch=batch)
+    work = Work(partial(infer, model, batch=batch), data, workers, engine)
     if out is not None:
         shape = f"{len(data)} episodes {data.spec.name}".strip()
         who = {"model": f"{type(model).__name__} {printed(model)}", "data": f"{shape} {data.fingerprint}"}
-        return kept(found, data, out=Path(out), who=who)
-    latents, codes = zip(*shown(found, data), strict=True)
+        return kept(work, out=Path(out), who=who)
+    latents, codes = zip(*shown(work), strict=True)
     return data.with_latents(latents, None if codes[0] is None else codes)
 
 

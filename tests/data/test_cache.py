@@ -50,6 +50,7 @@ class Disk(Reader):
         self.inner, self.path, self.limit, self.reads = several(count, length), path, limit, 0
         self.spec, self.lengths, self.prints = self.inner.spec, self.inner.lengths, self.inner.prints
         self.sources, self.texts, self.successes = self.inner.sources, self.inner.texts, self.inner.successes
+        self.splits = self.inner.splits
 
     def episode(self, number: int) -> Episode:
         if self.reads >= self.limit:
@@ -67,7 +68,7 @@ def equal(one: Episode, two: Episode) -> bool:
     for a, b in ((getattr(one, n), getattr(two, n)) for n in columns):
         if (a is None) != (b is None) or not (a is None or np.array_equal(a, b, equal_nan=a.dtype.kind == "f")):
             return False
-    return (one.text, one.source, one.success) == (two.text, two.source, two.success)
+    return (one.text, one.source, one.success, one.split) == (two.text, two.source, two.success, two.split)
 
 
 def alike(one: Episodes, two: Episodes) -> bool:
@@ -274,8 +275,9 @@ def test_nothing_that_is_not_ours_is_deleted(tmp_path: Path) -> None:
 def test_a_reader_that_promises_more_than_it_gives_is_named(tmp_path: Path) -> None:
     reader = Disk(tmp_path)
     reader.lengths = reader.lengths + 1
+    plan = module._Plan(reader, np.arange(12), reader.lengths, (8, 8), tmp_path, 9)
     with pytest.raises(Damaged, match="Episode 0 has 9 frames; its dataset promised 10"):
-        module._Plan(reader, np.arange(12), (8, 8), tmp_path, 9)._resized(0)
+        list(plan._resized(0))
 
 
 def test_the_index_is_plain_json(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from PIL import Image
 
 import tacit.data as data
 from tacit.clip import Episode, Space
-from tacit.data.lerobot import LeRobot, fill
+from tacit.data.lerobot import LeRobot
+from tacit.data.meta import fill
 from tacit.data.reader import Spec
 from tacit.data.record import Writer
 from tacit.data.video import Damaged

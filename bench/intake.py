@@ -1,0 +1,195 @@
+"""How fast recordings come in and are worked on: import against the clock, two processes against one, and check.
+
+    python bench/intake.py                                   # all of it, with an hour of video: about ten minutes
+    python bench/intake.py --minutes 5                       # a shorter hour
+    python bench/intake.py --out results/intake.json         # and a file of results with its figure
+
+The hour is written as twelve files of five minutes at 256x256 and 30 frames a second, of moving noise, H.264 with a key
+frame every 30; each is a copy of the first, which takes as long to decode. One process has one thread, two have one
+each. `check --metadata` is timed as a user would: a new interpreter is started, and all of it counts but the start of
+the interpreter and its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+import tacit.data as data
+from tacit.clip import Episode
+from tacit.data.episodes import Episodes
+from tacit.data.transfer import transfer
+from tacit.evaluate.claim import Claim
+from tacit.latents import LatentActions, label
+from tacit.recipes.lapo import lapo
+from tacit.train import Plan
+
+BARS = {"import": 5.0, "check": 1.0, "caching": 1.7, "labelling": 1.7}
+
+
+def filmed(folder: Path, *, minutes: float, size: int = 256, fps: int = 30, files: int = 12) -> Path:
+    """So many minutes of video in a folder."""
+    folder.mkdir(parents=True)
+    count = int(minutes * 60 * fps / files)
+    noise = np.random.default_rng(0).integers(0, 255, (size // 8 + 64, size // 8 + 64, 3), np.uint8)
+    noise = noise.repeat(8, 0).repeat(8, 1)
+    with av.open(str(folder / "00.mp4"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=fps, options={"g": "30", "preset": "veryfast"})
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for t in range(count):
+            x, y = 2 * t % 256, 3 * t % 256
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(noise[y : y + size, x : x + size]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for k in range(1, files):
+        shutil.copy(folder / "00.mp4", folder / f"{k:02d}.mp4")
+    return folder
+
+
+def imported(home: Path, *, minutes: float) -> dict[str, float]:
+    """How many times faster than it was filmed an hour is brought in."""
+    videos = filmed(home / "videos", minutes=minutes)
+    began = time.perf_counter()
+    made = transfer(data.open(videos), home / "imported", workers=2, progress=False)
+    seconds = time.perf_counter() - began
+    frames = int(made.data.lengths.sum())
+    return {"part": "import", "ratio": minutes * 60 / seconds, "seconds": seconds, "frames": frames}
+
+
+def checked(home: Path, *, episodes: int = 10_000) -> dict[str, float]:
+    """Seconds that a check without decoding takes for the metadata of so many episodes."""
+    random = np.random.default_rng(0)
+    state = random.normal(size=(episodes, 20, 4)).astype(np.float32)
+    many = Episodes.of([Episode(state=s, text=f"task {i % 7}") for i, s in enumerate(state)], fps=10)
+    data.save(many, home / "many", group=20_000)
+    from tacit.data.inspect import inspect
+
+    began = time.perf_counter()
+    found = inspect(data.open(home / "many"), decode=False)
+    seconds = time.perf_counter() - began
+    return {"part": "check", "ratio": seconds, "seconds": seconds, "findings": len(found.findings)}
+
+
+def compared(part: str, deed: Callable[[int, str], str], *, repeats: int) -> list[dict[str, Any]]:
+    """One process against two, in turn; Ray with two once, for the same bytes."""
+    rows, marks = [], set()
+    for repeat in range(repeats):
+        seconds = {}
+        for workers in (1, 2):
+            began = time.perf_counter()
+            marks.add(deed(workers, "local"))
+            seconds[workers] = time.perf_counter() - began
+        rows.append(
+            {"part": part, "ratio": seconds[1] / seconds[2], "one": seconds[1], "two": seconds[2], "repeat": repeat}
+        )
+    try:
+        marks.add(deed(2, "ray"))
+        rows[-1]["ray"] = True
+    except ImportError as error:
+        print(error, file=sys.stderr)
+    if len(marks) > 1:
+        raise SystemExit(f"{part}: one process, two and Ray do not give the same bytes")
+    return rows
+
+
+def marked(folder: Path, *patterns: str) -> str:
+    """One hash of a folder's files."""
+    digest = hashlib.blake2b()
+    for file in sorted(f for p in patterns for f in folder.rglob(p)):
+        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def cached(home: Path, *, minutes: float) -> Callable[[int, str], str]:
+    """Caching of video at training size."""
+    source = data.open(home / "imported").select(np.arange(max(4, int(minutes))))
+
+    def deed(workers: int, engine: Any) -> str:
+        place = home / "cached"
+        shutil.rmtree(place, ignore_errors=True)
+        made = data.cache(source, size=64, path=place, workers=workers, engine=engine)
+        return marked(Path(made.reader.path), "*.npy")  # type: ignore[attr-defined]
+
+    return deed
+
+
+def labelled(home: Path, *, minutes: float) -> Callable[[int, str], str]:
+    """Labelling with the reference's networks at 64 pixels."""
+    source = data.cache(data.open(home / "imported"), size=64).select(np.arange(max(4, int(minutes / 2))))
+    model = lapo(source, None, plan=Plan(steps=2, batch=8, device="cpu"))
+    assert isinstance(model, LatentActions)
+
+    def deed(workers: int, engine: Any) -> str:
+        place = home / "labelled"
+        shutil.rmtree(place, ignore_errors=True)
+        torch.set_num_threads(1)
+        label(model, source, place, workers=workers, engine=engine)
+        return marked(place, "*.parquet", "*.mp4")
+
+    return deed
+
+
+def drawn(values: dict[str, float], axes: Any) -> None:
+    """Each ratio beside its bar."""
+    for place, (name, value) in enumerate(values.items()):
+        met = value <= BARS[name] if name == "check" else value >= BARS[name]
+        axes.barh(place, value, color="#2a7f62" if met else "#b3261e")
+        axes.plot([BARS[name]] * 2, [place - 0.4, place + 0.4], color="black")
+    labels = {"import": "import: times real time", "check": "check: seconds for 10,000 episodes"}
+    axes.set_yticks(range(len(values)), [labels.get(k, f"{k}: two processes over one") for k in values])
+    axes.set(title="What comes in, and how fast (the line is the bar)")
+    axes.invert_yaxis()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        rows: list[dict[str, Any]] = [checked(home)]
+        print(rows[-1], flush=True)
+        rows.append(imported(home, minutes=asked.minutes))
+        print(rows[-1], flush=True)
+        for part, deed in (("caching", cached), ("labelling", labelled)):
+            rows += compared(part, deed(home, minutes=asked.minutes), repeats=asked.repeats)
+            print(rows[-1], flush=True)
+    values = {part: float(np.median([r["ratio"] for r in rows if r["part"] == part])) for part in BARS}
+    passed = values["check"] <= BARS["check"] and all(values[k] >= BARS[k] for k in BARS if k != "check")
+    if asked.out:
+        Claim(
+            claim=f"An hour of 256x256 video is imported {values['import']:.1f} times faster than real time on two "
+            f"cores, 10,000 episodes are checked in {values['check']:.2f} s without decoding, and two processes cache "
+            f"{values['caching']:.2f} and label {values['labelling']:.2f} times as fast as one.",
+            command=shlex.join(["python", "bench/intake.py", *sys.argv[1:]]),
+            value=values,
+            interval={k: [min(v), max(v)] for k in BARS if (v := [r["ratio"] for r in rows if r["part"] == k])},
+            n=len(rows),
+            seeds=(0,),
+            bar=f"import at least {BARS['import']:g} times real time, check under a second, two processes at least "
+            "1.7 times one, Ray the same bytes",
+            passed=bool(passed and asked.minutes >= 60),
+            rows=rows,
+        ).save(asked.out, draw=lambda axes: drawn(values, axes))
+    print(values)
+    return int(not passed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Recordings of any format into a native dataset: in parallel, resumable, and naming what is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tacit.clip import Episode
+from tacit.data.episodes import Episodes
+from tacit.data.lerobot import LeRobot
+from tacit.data.reader import Reader
+from tacit.data.record import OURS, Writer
+from tacit.data.scale import Engine, Fault, spread
+from tacit.data.view import View, Viewed
+from tacit.part import write
+
+NOTE = "transfer.json"  # what is being brought into a folder, and what of it had to be left out
+SLACK = 0.01  # of a rate: 29.97 frames a second are taken for 30
+GROUP = 4096  # frames written at a time: what a kill costs at most
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What came of it: the dataset, and by name what is not in it and why."""
+
+    data: Episodes
+    left: Mapping[str, str] = field(default_factory=dict)
+    cut: Mapping[str, str] = field(default_factory=dict)  # what is in it as far as it is whole
+
+
+def transfer(
+    source: Episodes,
+    out: Path,
+    *,
+    prefixes: bool = False,
+    workers: int = 2,
+    engine: Engine = "local",
+    lossless: bool | None = None,
+    append: bool = False,
+    progress: bool = True,
+) -> Brought:
+    """Write ``source`` as a dataset, whatever it is read from. Its rate must be a whole number.
+
+    Damaged episodes are left out and named; with ``prefixes`` they are kept as far as they are whole. Killed, the same
+    call goes on where it was. With ``append`` a dataset that is there is added to.
+    """
+    names = _unique(source.names)
+    note = _Note(out, _who(source, names), append)
+    first, left = note.first(names), dict(source.reader.faults)
+    marks = source.prints if _cheap(source.reader) else [None] * len(source)
+    with contextlib.ExitStack() as stack:
+        writer: Writer | None = None
+        for number, answer in _read(source, first, workers, engine, progress):
+            name, mark = names[number], marks[number]
+            if isinstance(answer, Fault):
+                whole = _prefix(source, number, answer) if prefixes else None
+                (note.left if whole is None else note.cut)[name] = answer.why
+                note.keep()
+                if whole is None:
+                    continue
+                answer, mark = whole, None
+            if writer is None:
+                begun = (out / "meta" / "info.json").exists()
+                options: dict[str, Any] = {"group": GROUP, "seconds": math.inf, "append": begun, "lossless": lossless}
+                writer = stack.enter_context(Writer(out, source.spec, **options))
+            writer.add(answer, mark=mark, origin=name)
+    left |= note.left
+    note.keep(done=True)
+    if not (out / "meta" / "info.json").exists():
+        name, why = next(iter((note.left | left).items()), ("the source", "it holds no episode"))
+        raise ValueError(f"None of {len(names)} episodes could be read; {name}: {why}")
+    return Brought(Episodes(LeRobot(out)), left, dict(note.cut))
+
+
+def rounded(source: Episodes) -> Episodes:
+    """The same recordings at a whole number of frames a second, which is what the native format can say."""
+    fps = source.spec.fps
+    if fps == int(fps) and fps >= 1:
+        return source
+    whole = round(fps) if abs(round(fps) - fps) <= SLACK * fps else math.floor(fps)
+    if whole < 1:
+        raise ValueError(f"These recordings have {fps:g} frames a second; the native format wants 1 at least.")
+    reader, opening = source.reader, source.reader.opening
+    if opening is None or not source.plain:
+        return source.onto(Viewed(reader, View(fps=whole)))
+    view = replace(View.of(opening.get("view", {})), fps=float(whole))
+    return Episodes(Reader.open(**(opening | {"view": view})).reader, source.rows)
+
+
+def _cheap(reader: Reader) -> bool:
+    """Whether its recordings are known by prints of its own: a copy then keeps them, and is known for a copy."""
+    return "prints" in vars(reader) or type(reader).prints is not Reader.prints
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The task of reading episodes: what a process is sent, to open the source there itself."""
+
+    opening: dict[str, Any] | None
+    rows: list[int]
+    held: Episodes | None  # where there is nothing to open again
+
+    ours = True
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[int], Episode]]:
+        source = self.held if self.opening is None else Episodes(Reader.open(**self.opening).reader, self.rows)
+        assert source is not None
+        yield source.episode
+
+
+def _read(
+    source: Episodes, first: int, workers: int, engine: Engine, progress: bool
+) -> Iterator[tuple[int, Episode | Fault]]:
+    """The episodes from ``first`` on, behind a bar with the time left where somebody is looking."""
+    opening = source.reader.opening if source.plain else None
+    task = Reading(opening, source.rows.tolist(), None if opening else source)
+    console, workers = Console(stderr=True), workers if opening else 1
+    seen = progress and console.is_terminal
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not seen) as bar:
+        shown = bar.add_task("", total=int(source.lengths.sum()), completed=int(source.lengths[:first].sum()))
+        with contextlib.closing(spread(task, first=first, stop=len(source), workers=workers, engine=engine)) as answers:
+            for number, answer in enumerate(answers, first):
+                yield number, answer
+                bar.advance(shown, int(source.lengths[number]))
+
+
+def _prefix(source: Episodes, number: int, fault: Fault) -> Episode | None:
+    """As much of a damaged episode as is whole: two frames at least, or it teaches nothing."""
+    if fault.good is None or fault.good < 2:
+        return None
+    try:
+        return source.reader.prefix(int(source.rows[number]), fault.good)
+    except (ValueError, OSError):
+        return None
+
+
+class _Note:
+    """The file beside a dataset that says what was and is being brought into it, so that the same call goes on."""
+
+    def __init__(self, out: Path, who: str, append: bool) -> None:
+        self.out, self.who, self.file = out, who, out / "meta" / NOTE
+        self.all: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        whole = (out / "meta" / "info.json").exists()
+        going = [other for other, told in self.all.items() if other != who and not told["done"]]
+        if who not in self.all:
+            held = {path.name for path in out.iterdir()} if out.exists() else set()
+            if going or (whole or self.all) and not append:
+                raise ValueError(f"{out} holds other recordings, or others of their settings; give a new folder.")
+            if not whole and not held <= OURS:
+                raise FileExistsError(f"{out} holds {sorted(held - OURS)[:3]} already; give a new or an empty folder.")
+            before = len(LeRobot(out).lengths) if whole else 0
+            self.all[who] = {"before": before, "left": {}, "cut": {}, "done": False}
+            self.keep()
+        self.left: dict[str, str] = self.all[who]["left"]
+        self.cut: dict[str, str] = self.all[who]["cut"]
+
+    def first(self, names: list[str]) -> int:
+        """The first of the episodes of these names that is not there yet."""
+        if self.all[self.who]["done"]:
+            return len(names)
+        if not (self.out / "meta" / "info.json").exists():
+            return 0
+        written = LeRobot(self.out).names[self.all[self.who]["before"] :]
+        return names.index(written[-1]) + 1 if written else 0
+
+    def keep(self, *, done: bool = False) -> None:
+        """Write it down: what was left out is known before the episodes after it are."""
+        self.all[self.who]["done"] |= done
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write(self.file, lambda path: Path(path).write_text(json.dumps(self.all, indent=1) + "\n"))
+
+
+def _who(source: Episodes, names: list[str]) -> str:
+    about = [source.spec.json(), names, source.lengths.tolist(), source.reader.opening]
+    return hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names by which an episode is found again, numbered where two would be the same."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return out

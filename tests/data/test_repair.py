@@ -1,0 +1,114 @@
+"""Repairing what crashes leave: every episode that verifies is kept, and the source stays as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tacit.data as data
+from tacit.clip import Episode, Space
+from tacit.data.episodes import Episodes
+from tacit.data.repair import repair
+
+
+def written(path: Path) -> Episodes:
+    random = np.random.default_rng(0)
+    episodes = [
+        Episode(
+            frames=random.integers(0, 256, (8 + i, 16, 16, 3), dtype=np.uint8),
+            actions=random.integers(0, 4, 7 + i),
+            state=random.normal(size=(8 + i, 2)).astype(np.float32),
+            text=f"task {i % 2}",
+        )
+        for i in range(6)
+    ]
+    data.save(Episodes.of(episodes, space=Space("discrete", 4), fps=5), path, group=18)  # three, two and one in a file
+    return Episodes.of(episodes, space=Space("discrete", 4), fps=5)
+
+
+def cut(file: Path, share: float = 0.6) -> None:
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+
+
+def prints(folder: Path) -> dict[str, str]:
+    return {
+        str(f.relative_to(folder)): hashlib.md5(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()
+    }
+
+
+def only(folder: Path, pattern: str, number: int = 0) -> Path:
+    return sorted(folder.glob(pattern))[number]
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], list[int]]] = {  # what is done to it, and which episodes must survive
+    "no info.json": (lambda d: (d / "meta" / "info.json").unlink(), [0, 1, 2, 3, 4, 5]),
+    "info.json cut": (lambda d: cut(d / "meta" / "info.json"), [0, 1, 2, 3, 4, 5]),
+    "no side file and no info": (
+        lambda d: [(d / "meta" / n).unlink() for n in ("info.json", "tacit.json", "stats.json")],
+        [0, 1, 2, 3, 4, 5],
+    ),
+    "an episode table without its footer": (
+        lambda d: cut(only(d, "meta/episodes/**/*.parquet", 1)),
+        [0, 1, 2, 3, 4, 5],
+    ),
+    "no tasks": (lambda d: (d / "meta" / "tasks.parquet").unlink(), [0, 1, 2, 3, 4, 5]),
+    "rows without their footer": (lambda d: cut(only(d, "data/**/*.parquet", 2)), [0, 1, 2, 3, 4]),
+    "a video that cannot be opened": (lambda d: cut(only(d, "videos/**/*.mp4", 1), 0.02), [0, 1, 2, 5]),
+    "no table and rows without their footer": (
+        lambda d: (cut(only(d, "data/**/*.parquet", 2)), (d / "meta" / "info.json").unlink()),
+        [0, 1, 2, 3, 4],
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "survivors"), DAMAGE.values(), ids=DAMAGE)
+def test_what_verifies_is_kept_and_the_source_is_not_touched(
+    damage: Callable[[Path], Any], survivors: list[int], tmp_path: Path
+) -> None:
+    whole = written(tmp_path / "d")
+    damage(tmp_path / "d")
+    before = prints(tmp_path / "d")
+    made = repair(tmp_path / "d", tmp_path / "out", progress=False)
+    assert prints(tmp_path / "d") == before
+    assert len(made.data) == len(survivors)
+    for i, number in enumerate(survivors):
+        got, given = made.data.episode(i), whole.episode(number)
+        assert np.array_equal(got.frames, given.frames) and np.array_equal(got.actions, given.actions)  # type: ignore[arg-type]
+        assert np.array_equal(got.state, given.state)  # type: ignore[arg-type]
+    assert len(survivors) == 6 or made.left
+    assert not list(tmp_path.glob("*.rebuilt"))
+
+
+def test_an_episode_that_breaks_off_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
+    import av
+
+    whole, video = written(tmp_path / "d"), tmp_path / "d" / "videos" / "observation.images.main" / "chunk-000"
+    with av.open(str(video / "file-001.mp4")) as source:  # one that a recorder never finished: 13 of its 23 frames
+        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)][:13]
+    from tacit.data.video import Encoder
+
+    with Encoder(video / "file-001.mp4", fps=5, frame=(16, 16)) as encoder:
+        encoder.add(frames)
+    made = repair(tmp_path / "d", tmp_path / "out", progress=False)
+    assert made.data.lengths.tolist() == [8, 9, 10, 11, 2, 13] and list(made.cut) == ["episode 4"]
+    assert np.array_equal(made.data.episode(4).frames, whole.episode(4).frames[:2])  # type: ignore[index]
+    assert np.array_equal(made.data.episode(4).actions, whole.episode(4).actions[:1])  # type: ignore[index]
+
+
+def test_nothing_to_save_is_an_error(tmp_path: Path) -> None:
+    written(tmp_path / "d")
+    for file in (tmp_path / "d" / "data").rglob("*.parquet"):
+        cut(file, 0.1)
+    with pytest.raises(ValueError, match="could be read|Nothing of"):
+        repair(tmp_path / "d", tmp_path / "out", progress=False)
+
+
+def test_it_never_writes_into_what_it_repairs(tmp_path: Path) -> None:
+    written(tmp_path / "d")
+    with pytest.raises(ValueError, match="never touched"):
+        repair(tmp_path / "d", tmp_path / "d" / "fixed")

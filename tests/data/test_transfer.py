@@ -1,0 +1,119 @@
+"""Bringing recordings in: what is whole arrives, what is damaged is named, a kill costs nothing that was counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tacit.data as data
+from tacit.clip import Episode, Space
+from tacit.data.episodes import Episodes
+from tacit.data.reader import Reader, Spec
+from tacit.data.transfer import transfer
+from tacit.data.video import Damaged
+
+
+def shown(number: int, length: int = 9) -> Episode:
+    random = np.random.default_rng(number)
+    frames = random.integers(0, 256, (length, 12, 16, 3), dtype=np.uint8)
+    return Episode(frames=frames, actions=random.integers(0, 4, length - 1), text=f"do {number}", split="train")
+
+
+class Broken(Reader):
+    """Eight episodes, of which the third cannot be read at all and the sixth breaks off."""
+
+    def __init__(self, *, patience: int = 10**9) -> None:
+        self.spec = Spec(frame=(12, 16), space=Space("discrete", 4), fps=5, text=True, name="broken")
+        self.lengths, self.patience = np.full(8, 9), patience
+        self.faults = {"c.mp4": "it is no video"}
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(f"n{i}" for i in range(8))
+
+    def episode(self, number: int) -> Episode:
+        if self.patience == 0:
+            raise KeyboardInterrupt
+        self.patience -= 1
+        if number in (2, 5):
+            raise Damaged(f"n{number} is damaged", good=None if number == 2 else 4)
+        return shown(number)
+
+    def prefix(self, number: int, count: int) -> Episode:
+        whole = shown(number)
+        return whole.replace(frames=whole.frames[:count], actions=whole.actions[: count - 1])  # type: ignore[index]
+
+
+def test_what_is_damaged_is_named_and_left_out(tmp_path: Path) -> None:
+    brought = transfer(Episodes(Broken()), tmp_path / "out")
+    assert dict(brought.left) == {"c.mp4": "it is no video", "n2": "n2 is damaged", "n5": "n5 is damaged"}
+    assert brought.data.names == ("n0", "n1", "n3", "n4", "n6", "n7")
+    for i, number in enumerate((0, 1, 3, 4, 6, 7)):
+        got, given = brought.data.episode(i), shown(number)
+        assert np.array_equal(got.frames, given.frames) and np.array_equal(got.actions, given.actions)  # type: ignore[arg-type]
+        assert (got.text, got.split) == (given.text, given.split)
+
+
+def test_with_prefixes_it_is_kept_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    brought = transfer(Episodes(Broken()), tmp_path / "out", prefixes=True)
+    assert list(brought.left) == ["c.mp4", "n2"] and list(brought.cut) == ["n5"]
+    assert brought.data.lengths.tolist() == [9, 9, 9, 9, 4, 9, 9]
+    assert np.array_equal(brought.data.episode(4).actions, shown(5).actions[:3])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_stopped_anywhere_the_same_call_goes_on(stop: int, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        transfer(Episodes(Broken(patience=stop)), tmp_path / "out")
+    brought = transfer(Episodes(Broken()), tmp_path / "out")
+    assert brought.data.names == ("n0", "n1", "n3", "n4", "n6", "n7") and list(brought.left) == ["c.mp4", "n2", "n5"]
+    again = transfer(Episodes(Broken()), tmp_path / "out")
+    assert len(again.data) == 6 and dict(again.left) == dict(brought.left)
+
+
+def test_a_folder_with_other_recordings_is_refused(tmp_path: Path) -> None:
+    transfer(Episodes(Broken()), tmp_path / "out")
+    with pytest.raises(ValueError, match="other recordings"):
+        transfer(Episodes(Broken()).select([0, 1]), tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match="thesis"):
+        transfer(Episodes(Broken()), tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
+    source = Episodes.of([shown(i) for i in range(6)], space=Space("discrete", 4), fps=5)
+    data.save(source, tmp_path / "source", group=20)
+    for workers in (1, 2):
+        transfer(data.open(tmp_path / "source"), tmp_path / str(workers), workers=workers)
+    files = [p.relative_to(tmp_path / "1") for p in (tmp_path / "1").rglob("*.*") if p.is_file()]
+    assert any(f.suffix == ".mp4" for f in files)
+    assert all((tmp_path / "1" / f).read_bytes() == (tmp_path / "2" / f).read_bytes() for f in files)
+
+
+def test_nothing_readable_is_an_error_that_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"None of 1 episodes could be read.*n2 is damaged"):
+        transfer(Episodes(Broken(), [2]), tmp_path / "out")
+
+
+def test_its_note_is_plain_json(tmp_path: Path) -> None:
+    transfer(Episodes(Broken()), tmp_path / "out")
+    [told] = json.loads((tmp_path / "out" / "meta" / "transfer.json").read_text()).values()
+    assert told["left"].keys() == {"n2", "n5"} and told["done"]
+
+
+def test_a_dataset_is_added_to_only_where_that_is_asked_for_and_never_twice(tmp_path: Path) -> None:
+    first = Episodes.of([shown(i) for i in range(3)], space=Space("discrete", 4), fps=5)
+    data.save(first, tmp_path / "out")
+    with pytest.raises(ValueError, match="other recordings"):
+        transfer(Episodes(Broken()), tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        transfer(Episodes(Broken(patience=4)), tmp_path / "out", append=True)
+    for _ in range(2):
+        made = transfer(Episodes(Broken()), tmp_path / "out", append=True).data
+        assert made.names[3:] == ("n0", "n1", "n3", "n4", "n6", "n7")
+        assert np.array_equal(made.episode(3).frames, shown(0).frames)  # type: ignore[arg-type]
