@@ -31,6 +31,8 @@ EXTRAS = {
     "metaworld": ("metaworld", "mujoco"),
     "lander": ("box2d",),
     "procgen": ("procgen-mirror",),
+    "formats": ("h5py", "zarr"),
+    "ray": ("ray",),
     "log": ("tensorboard", "trackio", "wandb"),
     "dev": ("pytest", "ruff", "mypy"),
 }

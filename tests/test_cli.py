@@ -309,7 +309,7 @@ def test_an_error_is_one_line_that_says_why(
 def test_traceback_shows_where_an_error_came_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "bc", "--data", "none", "--out", "x", "--traceback"]) == 1
     said = capsys.readouterr().err
-    assert "Traceback" in said and said.rstrip().endswith("collect one there.")
+    assert "Traceback" in said and said.rstrip().endswith("Collect one there.")
 
 
 def instead(function: Any, *, words: tuple[str, ...] = (), patch: pytest.MonkeyPatch) -> int:

@@ -22,9 +22,9 @@ def partition(
     Recordings that show the same are never parted. An assignment that is there already is kept unless ``again``.
     """
     episodes = Episodes(LeRobot(path))
+    kept, _ = episodes.split(held, seed=seed)
     if any(episodes.splits) and not again:
         return episodes
-    kept, _ = episodes.split(held, seed=seed)
     training = set(kept.rows.tolist())
     return assign(path, [names[0] if i in training else names[1] for i in range(len(episodes))])
 

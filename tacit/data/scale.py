@@ -80,10 +80,9 @@ def _ray(task: Task, first: int, stop: int, workers: int) -> Generator[Any, None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    numbers = ray.data.range(stop - first, override_num_blocks=min(stop - first, 64 * workers))
-    asked = numbers.map_batches(
-        _Asked, fn_constructor_args=(task, first), batch_size=1, concurrency=workers, num_cpus=1
-    )
+    # Items are there at once. A range would be read by tasks, which wait for ever where the actors have all the cores.
+    numbers = ray.data.from_items(list(range(first, stop)), override_num_blocks=min(stop - first, 64 * workers))
+    asked = numbers.map_batches(_Asked, fn_constructor_args=(task,), batch_size=1, concurrency=workers, num_cpus=1)
     for row in asked.iter_rows():
         yield row["answer"]
 
@@ -91,14 +90,14 @@ def _ray(task: Task, first: int, stop: int, workers: int) -> Generator[Any, None
 class _Asked:
     """A Ray actor: it opens the task once, and answers numbers."""
 
-    def __init__(self, task: Task, first: int) -> None:
+    def __init__(self, task: Task) -> None:
         import torch
 
         torch.set_num_threads(1)  # as in a crew: the number of threads changes the last bits of a sum
-        self._stack, self._first = contextlib.ExitStack(), first
+        self._stack = contextlib.ExitStack()
         self._ask = self._stack.enter_context(task.open())
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        out = np.empty(len(batch["id"]), object)
-        out[:] = [self._ask(self._first + int(number)) for number in batch["id"]]
+        out = np.empty(len(batch["item"]), object)
+        out[:] = [self._ask(int(number)) for number in batch["item"]]
         return {"answer": out}

@@ -77,6 +77,8 @@ class Hdf(Layout):
         paid = child(episode, "rewards")
         rewards = None if paid is None else self._leaf("rewards/", paid)
         facts = {n: fact(n, attribute(episode, n)) for n in FACTS}
+        if None in acted.values():
+            raise Damaged("its actions are words; wanted numbers.")
         seen, done = ({k: v for k, v in part.items() if v is not None} for part in (looked, acted))
         return Found(min(steps), seen, done, rewards, facts)
 
@@ -87,9 +89,9 @@ class Hdf(Layout):
         told = self._spaces.get(key)
         if h5py.check_string_dtype(data.dtype) is not None or data.shape is None:
             return None
-        listed = h5py.check_vlen_dtype(data.dtype)
+        vast = h5py.check_vlen_dtype(data.dtype)
         # JPEG files that are all of one length are not told from rows of numbers by how they are stored.
-        if listed == np.uint8 or told is not None and told.packed and data.dtype == np.uint8 and data.ndim == 2:
+        if vast == np.uint8 or told is not None and told.packed and data.dtype == np.uint8 and data.ndim == 2:
             if data.external or data.is_virtual or data.ndim > 2 or data.id.get_create_plist().get_nfilters():
                 raise Damaged(f"{data.name} is packed twice, or lies in other files; refused.")
             if told is None or not told.packed:

@@ -48,11 +48,9 @@ def unlike(one: Episode, two: Episode) -> list[str]:
     found = [n for n in ("text", "source", "success", "split") if getattr(one, n) != getattr(two, n)]
     for name in ("frames", "state", "actions", "rewards"):
         a, b = getattr(one, name), getattr(two, name)
-        if (
-            (a is None) != (b is None)
-            or a is not None
-            and not (a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
-        ):
+        if a is None or b is None:
+            found += [] if a is b else [name]
+        elif a.dtype != b.dtype or not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
             found.append(name)
     return found
 
