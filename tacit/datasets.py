@@ -108,7 +108,8 @@ def export(
         FORMATS[to].write(episodes, out)
     seconds = time.perf_counter() - began
     facts = {"source": source, "out": out, "format": to, **counted(episodes), "seconds": seconds}
-    return Told(facts, f"{out}: {counts(episodes)} as {to}, in {took(seconds)}.")
+    lost = " Its latent actions have no place there and were not written." if episodes.spec.latent else ""
+    return Told(facts, f"{out}: {counts(episodes)} as {to}, in {took(seconds)}.{'' if to == 'lerobot' else lost}")
 
 
 def check(

@@ -130,7 +130,10 @@ def test_the_other_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     rows = np.concatenate([e.actions for e in map(labelled().episode, range(5)) if e.actions is not None])
     assert counted["columns"]["actions"]["mean"] == pytest.approx(rows.mean(0), abs=1e-6)
     assert told(capsys, "data", "prepare", tmp_path / "a", "--size", "10")["size"] == [10, 10]
-    assert told(capsys, "data", "split", tmp_path / "b", "--held", "0.5", "--again")["parts"] == {"train": 1, "valid": 1}
+    assert told(capsys, "data", "split", tmp_path / "b", "--held", "0.5", "--again")["parts"] == {
+        "train": 1,
+        "valid": 1,
+    }
     both = told(capsys, "data", "merge", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both")
     assert both["datasets"] == {"both": {"episodes": 7, "frames": 62, "labels": 55}}
     kept = told(capsys, "data", "curate", "distinct", tmp_path / "both", tmp_path / "one")

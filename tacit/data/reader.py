@@ -106,6 +106,7 @@ class Reader(ABC):
     lengths: np.ndarray  # int64, frames in each episode
     open: ClassVar[Callable[..., Any]]  # `tacit.data.open`, which hangs itself here: it knows all readers, they not it
     opening: dict[str, Any] | None = None  # what it needs to open the same again, in another process
+    mixed: Mapping[str, Mapping[Any, int]] = MappingProxyType({})  # rates and sizes that were brought to one, counted
     faults: Mapping[str, str] = MappingProxyType({})  # what lies there and is no episode, by name, and why
 
     @abstractmethod

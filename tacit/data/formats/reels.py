@@ -26,7 +26,7 @@ from tacit.data.reader import BLOCK, Reader, Spec
 from tacit.data.video import Damaged
 from tacit.data.view import View, carried, framed, kept, rate, shaped
 
-PIECE = 2**29  # bytes of decoded frames in one episode
+PIECE = 2**28  # bytes of decoded frames in one episode
 PIXELS = 2**25  # of one picture as it was recorded, that of 8K video: a header may claim any number
 THREADS = 8  # files looked at at once when a folder is opened
 LOOK = 20000  # files looked at to recognise a folder
@@ -83,6 +83,7 @@ class Reels(Reader):
     ) -> None:
         self.path, self.view, told = path, view, dict(faults)
         rates = [r.rate for r in reels if r.rate is not None]
+        self.mixed = {"rates": Counter(round(r, 2) for r in rates), "sizes": Counter(r.shape for r in reels)}
         fps = float(view.fps or min(rates, default=fps))
         sizes = {}
         for reel in reels:

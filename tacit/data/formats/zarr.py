@@ -212,7 +212,7 @@ class Zarr(Stored):
         seen = [n for n, a in self._arrays.items() if frame(a.shape, a.dtype)]
         camera = chosen(seen, camera)
         if camera is not None and self._arrays[camera].kind == PICTURE:
-            need("imagecodecs", reading=f"{camera}, which is packed as JPEG 2000,")
+            need("imagecodecs", extra="jpeg2000", reading=f"{camera}, which is packed as JPEG 2000,")
         columns: dict[str, tuple[str, ...]] = {"frames": () if camera is None else (camera,)}
         for column, names in NAMED.items():
             columns[column] = tuple(n for n in names if n in self._arrays)[:1]

@@ -164,9 +164,8 @@ def mixed(episodes: Episodes) -> Finding:
     """Whether recordings of several rates or sizes were brought to one: what is one frame then is another's half."""
     found: dict[str, Counter[str]] = {"rates": Counter(), "sizes": Counter()}
     for leaf in leaves(episodes.reader):
-        told = getattr(leaf, "mixed", None)
         for key, counter in found.items():
-            for value, count in dict((told or {}).get(key) or {}).items():
+            for value, count in leaf.mixed.get(key, {}).items():
                 counter[_shape(value)] += int(count)
     facts = {key: dict(counter) for key, counter in found.items()}
     spec = episodes.spec
