@@ -83,7 +83,7 @@ def decode(out: Path, *, source: Path, **_: Any) -> None:
 
 def join(out: Path, *, source: Path, **_: Any) -> None:
     """The merging that is killed."""
-    merge([source / name for name in ("one", "two", "three")], out)
+    merge([source / "one", *sorted(source.glob("part-*")), source / "three"], out)
 
 
 LEARNING: dict[str, Callable[..., None]] = {"training": train, "labelling": mark}
@@ -92,8 +92,9 @@ JOBS = LEARNING | RECORDINGS
 
 
 def written(home: Path, *, episodes: int) -> Path:
-    """Three datasets to work on."""
-    for seed, (name, count) in enumerate({"one": 10, "two": 20, "three": episodes}.items()):
+    """Datasets to work on."""
+    sizes = {"one": 10, "three": 4 * episodes} | {f"part-{k:02d}": 10 for k in range(20)}
+    for seed, (name, count) in enumerate(sizes.items()):
         data.save(dots(Board(size=16), episodes=count, seed=seed).episodes, home / name, group=200)
     return home
 
@@ -169,7 +170,7 @@ def reached(folder: Path) -> int:
     if (folder / RESUME).exists():
         return read_state(folder / RESUME).step
     info, shards = folder / "meta" / "info.json", folder.parent.glob(f".{folder.name}.*.partial/done/*")
-    if info.exists():
+    if info.exists() or (folder / "index.json").exists():
         held = data.open(folder)  # it opens, and holds every episode that it counts
         assert not held.damaged()
         return len(held)

@@ -54,6 +54,8 @@ def open(
     place, wanted = Path(path), view if isinstance(view, View) else View.of(dict(view))
     if not place.exists():
         raise FileNotFoundError(f"There is no dataset at {place}: the path does not exist. Collect one there.")
+    if place.name.endswith(".partial"):
+        raise Damaged(f"{place} is half written by a command that was stopped; give that command again.")
     if place.is_dir() and not any(place.iterdir()):
         raise FileNotFoundError(f"There is no dataset at {place}: the folder is empty. Collect or copy one there.")
     episodes = Episodes(_reader(place, camera, wanted))

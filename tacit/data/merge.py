@@ -175,7 +175,7 @@ class _Adoption:
         told, total = self.told + mine, self.episodes + count
         write_tasks(self.stage / "tasks.parquet", self.tasks)
         place(self.stage / "tasks.parquet", self.out / "meta" / "tasks.parquet")
-        spec = self.reader.spec.json() | {"name": self.out.name}
+        spec = self.reader.spec.json() | {"name": "+".join(name for name, _ in self.group)}
         info = self.group[0][1].info | {
             "total_episodes": total,
             "total_frames": self.frames + int(self.reader.lengths.sum()),
