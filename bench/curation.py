@@ -209,6 +209,12 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return told
 
 
+def worth(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a policy of what each score keeps returns, beside one of the clean episodes alone."""
+    found = {m: over_seeds(rows, "of clean", method=m) for m in [*SCORES, "keep all"]}
+    return {m: {"mean": f.value, "low": f.low, "high": f.high} for m, f in found.items()}
+
+
 def sentence(told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The finding in words, every one of which follows from the numbers."""
     structural = [d for d in told if d in STRUCTURAL]
@@ -223,17 +229,17 @@ def sentence(told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         said += "; "
     scores = {m: over_seeds(rows, "of clean", method=m) for m in [*SCORES, "keep all"]}
     top = max(SCORES, key=lambda m: scores[m].value)
-    worth = f"Of the return of a policy of clean data alone, all data give {scores['keep all'].value:.2f}, "
-    worth += f"random dropping {scores['chance'].value:.2f}, the best score ({top}) {scores[top].value:.2f}."
-    return said.removesuffix("; ") + ". " + worth
+    gain = f"Of the return of a policy of clean data alone, all data give {scores['keep all'].value:.2f}, "
+    gain += f"random dropping {scores['chance'].value:.2f}, the best score ({top}) {scores[top].value:.2f}."
+    return said.removesuffix("; ") + ". " + gain
 
 
 def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
-    """A heat map of scores and defects for each environment, and beside them what the kept data are worth."""
+    """A heat map of scores and defects for each environment, and beside them what the kept data are gains."""
     figure, places = axes.figure, list(dict.fromkeys(row["environment"] for row in rows))
     axes.remove()
     figure.set_size_inches(3.0 + 2.6 * len(places) + 2.6, 4.6)
-    *maps, worth = figure.subplots(1, len(places) + 1, sharey=True, width_ratios=[1] * len(places) + [1.1])
+    *maps, gains = figure.subplots(1, len(places) + 1, sharey=True, width_ratios=[1] * len(places) + [1.1])
     methods = [*SCORES, "keep all", "keep clean"]
     for panel, place in zip(maps, places, strict=True):
         defects = [d for d in DEFECTS if any(r["defect"] == d and r["environment"] == place for r in rows)]
@@ -251,11 +257,11 @@ def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
     maps[0].set_ylim(len(methods) - 0.5, -0.5)
     for i, method in enumerate(methods):
         found = over_seeds(rows, "of clean", method=method)
-        worth.plot(found.value, i, "o", color="#2a6f97" if method in SCORES else "black")
+        gains.plot(found.value, i, "o", color="#2a6f97" if method in SCORES else "black")
         if found.known:
-            worth.plot([found.low, found.high], [i, i], color="grey", linewidth=1)
-    worth.axvline(over_seeds(rows, "of clean", method="keep all").value, color="grey", linestyle=":", linewidth=1)
-    worth.set_title("return of a policy of what is kept\n(1: of the clean alone; dots: of all)", fontsize=9)
+            gains.plot([found.low, found.high], [i, i], color="grey", linewidth=1)
+    gains.axvline(over_seeds(rows, "of clean", method="keep all").value, color="grey", linestyle=":", linewidth=1)
+    gains.set_title("return of a policy of what is kept\n(1: of the clean alone; dots: of all)", fontsize=9)
     figure.supxlabel(
         "chance that a clean episode scores above a defective one (a: sees actions, s: states)", fontsize=8
     )
@@ -288,7 +294,7 @@ def main() -> int:
             bar=BAR,
             passed=asked.seeds >= 5 and len(asked.environments) >= 2 and set(asked.defects) == set(DEFECTS),
             rows=rows,
-            extra={"best": answer, "seconds": sum(one["seconds"] for one in told)},
+            extra={"worth": worth(rows), "best": answer, "seconds": sum(one["seconds"] for one in told)},
         ).save(asked.results, draw=lambda axes: drawn(rows, axes))
     return 0
 

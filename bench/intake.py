@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import resource
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +33,6 @@ import torch
 import tacit.data as data
 from tacit.clip import Episode
 from tacit.data.episodes import Episodes
-from tacit.data.transfer import transfer
 from tacit.evaluate.claim import Claim
 from tacit.latents import LatentActions, label
 from tacit.recipes.lapo import lapo
@@ -60,13 +62,20 @@ def filmed(folder: Path, *, minutes: float, size: int = 256, fps: int = 30, file
 
 
 def imported(home: Path, *, minutes: float) -> dict[str, float]:
-    """How many times faster than it was filmed an hour is brought in."""
-    videos = filmed(home / "videos", minutes=minutes)
-    began = time.perf_counter()
-    made = transfer(data.open(videos), home / "imported", workers=2, progress=False)
-    seconds = time.perf_counter() - began
-    frames = int(made.data.lengths.sum())
-    return {"part": "import", "ratio": minutes * 60 / seconds, "seconds": seconds, "frames": frames}
+    """How many times faster than it was filmed an hour is brought in, and how memory grows from a twelfth of it."""
+    videos, row = filmed(home / "videos", minutes=minutes), {}
+    part = home / "part"
+    part.mkdir()
+    shutil.copy(videos / "00.mp4", part)
+    for name, folder in (("twelfth", part), ("imported", videos)):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "tacit", "data", "import", str(folder), str(home / name), "--json"]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        row[f"seconds_{name}"] = time.perf_counter() - began
+        # The most that any of the processes has held so far: of the hour, if that held more than its twelfth.
+        row[f"peak_gb_{name}"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    seconds = row["seconds_imported"]
+    return {"part": "import", "ratio": minutes * 60 / seconds, "seconds": seconds, "frames": told["frames"], **row}
 
 
 def checked(home: Path, *, episodes: int = 10_000) -> dict[str, float]:

@@ -81,9 +81,9 @@ Recordings of any common format: in, checked, mended, curated, fast.
   tacit data check out/data --page out/check.html
   tacit train tacit --data out/data --out out/latents
 
-`tacit data VERB --help` tells what a verb takes. Known formats: LeRobotDataset v3.0
-and v2.1, folders of videos or pictures, npz, robomimic, Minari, Diffusion-Policy zarr,
-OGBench, screen recordings with an event log.
+`tacit data VERB --help` tells what a verb takes. Known formats: LeRobotDataset
+v3.0 and v2.1, folders of videos or of pictures, npz, robomimic, Minari, zarr of
+Diffusion Policy, OGBench, screen recordings with an event log.
 """
 FLAGS = ("--json", "--traceback")
 FORESEEN = (ValueError, OSError, ImportError, ArithmeticError)  # errors that say what to do

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class Seen:
     """How recordings are to be looked at."""
 
-    camera: Annotated[str | None, arg(help="which camera, where there are several")] = None
-    fps: Annotated[float | None, arg(help="frames a second; never more than were recorded")] = None
+    camera: Annotated[str | None, arg(metavar="NAME", help="which camera, where there are several")] = None
+    fps: Annotated[float | None, arg(metavar="RATE", help="frames a second; never more than were recorded")] = None
     size: Annotated[tuple[int, ...], arg(metavar="H [W]", help="of the pictures, in pixels")] = ()
     crop: Annotated[tuple[int, ...], arg(metavar="TOP LEFT HEIGHT WIDTH", help="only this part of the picture")] = ()
     fit: Annotated[
         Literal["crop", "pad", "stretch"], arg(help="how pictures of another shape come to --size: their middle, bars")
     ] = "crop"
-    longest: Annotated[float, arg(help="seconds of an episode; longer video is cut in pieces that lose nothing")] = 60.0
+    longest: Annotated[
+        float, arg(metavar="SECONDS", help="seconds of an episode; longer video is cut in pieces that lose nothing")
+    ] = 60.0
 
     def view(self) -> View:
         from tacit.data.view import View

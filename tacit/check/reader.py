@@ -8,7 +8,6 @@ import numpy as np
 
 from tacit.check.promise import Broken, equal
 from tacit.clip import Episode
-from tacit.data.clips import Clips
 from tacit.data.episodes import BETWEEN, COLUMNS, Episodes
 from tacit.data.reader import Reader, Spec, content
 
@@ -91,7 +90,8 @@ def _unlike(episode: Episode, spec: Spec, length: int) -> str:
 
 def _windows(source: Any, episodes: Episodes, *, length: int, most: int) -> None:
     """Every window is a stretch of one episode, all columns in step; looked at hardest where episodes begin and end."""
-    clips, counts = Clips(episodes, length), np.maximum(0, episodes.lengths - length + 1)
+    clips: Any = episodes.clips(length)
+    counts = np.maximum(0, episodes.lengths - length + 1)
     owner = np.repeat(np.arange(len(episodes)), counts)
     starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     if len(clips) != len(owner) or not np.array_equal(clips.episodes, owner):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from tacit.data.cache import Cached, cache
+from tacit.data.cache import MARK, Cached, cache
 from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.data.formats import FORMATS, SEEN, lerobot21, recognised
@@ -69,7 +69,7 @@ Reader.open = staticmethod(open)
 
 def _reader(place: Path, camera: str | None, view: View) -> Reader:
     reader: Reader
-    if (place / "index.json").exists():
+    if (place / "index.json").exists() or (place / MARK).exists():
         reader = Cached(place)
     elif (place / "meta" / "info.json").exists() and not lerobot21.recognises(place):
         reader = LeRobot(place, camera=camera)

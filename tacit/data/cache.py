@@ -27,6 +27,7 @@ from tacit.data.scale import Engine, Fault, spread
 from tacit.data.video import Damaged, resize
 
 FORMAT = 1
+MARK = ".tacit"  # lies in every cache from its beginning: one whose index is lost is not taken for anything else
 SHARD = 1024  # frames: what is decoded again, at most, after a kill
 PATIENCE = 5.0  # seconds of decoding alone before processes are started, for they take about as long to start
 
@@ -137,7 +138,7 @@ def _index(home: Path) -> dict[str, Any] | None:
 
 def _clear(home: Path) -> None:
     """Make way for a new cache, but only where an empty folder or a broken cache of ours lies."""
-    ours = {f"{c}.npy" for c in COLUMNS} | {"index.json", "done"}
+    ours = {f"{c}.npy" for c in COLUMNS} | {"index.json", "done", MARK}
     if home.exists() and not (home.is_dir() and {p.name for p in home.iterdir()} <= ours):
         raise FileExistsError(f"{home} exists and is no cache; give another path.")
     shutil.rmtree(home, ignore_errors=True)
@@ -231,6 +232,7 @@ def _write(handle: int, frames: np.ndarray, offset: int) -> None:
 def _build(plan: _Plan, home: Path, mark: str, workers: int, engine: Engine) -> None:
     assert plan.reader is not None
     (plan.partial / "done").mkdir(parents=True, exist_ok=True)
+    (plan.partial / MARK).touch()
     _reserve(plan)
     if plan.frame is not None and plan.missing:
         _decode(plan, workers, engine)

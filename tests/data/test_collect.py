@@ -297,7 +297,7 @@ def test_a_failing_simulator_is_named_and_the_rest_kept(workers: int, tmp_path: 
 
 
 def test_a_dying_process_is_noticed() -> None:
-    with pytest.raises(RuntimeError, match="exit code -9 at number 0.*fewer workers"):
+    with pytest.raises(ChildProcessError, match="exit code -9 at number 0.*fewer workers"):
         collect(functools.partial(Dying, Board(size=16)), episodes=4, workers=2)
 
 
