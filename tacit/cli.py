@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         sys.argv[0] = "tacit"  # what runs and reports remember as the command, whichever way it was started
+        for stream in (sys.stdout, sys.stderr):  # the name of a file may be no text
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     words, plain = [word for word in given if word not in FLAGS], "--json" in given
     try:
         with redirect_stdout(sys.stderr) if plain else nullcontext():  # a machine reads the result and nothing else
@@ -200,8 +204,8 @@ def _show(told: Told, *, plain: bool) -> None:
     if plain:
         print(json.dumps(told.facts, indent=1, allow_nan=False, default=str))
     elif told.words:
-        console = Console(highlight=False)
+        console = Console(highlight=False, markup=False)  # a file may be called [b].mp4
         if not console.is_terminal:
-            console = Console(highlight=False, width=160)  # a pipe has no width to keep to
+            console = Console(highlight=False, markup=False, width=160)  # a pipe has no width to keep to
         console.print(told.words, soft_wrap=isinstance(told.words, str))
     sys.stdout.flush()  # here, where a reader that has gone can still be noticed

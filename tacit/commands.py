@@ -197,15 +197,17 @@ def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
 
 def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     """Train on the data that was asked for, or rehearse it."""
-    from tacit.data import View, cache
+    from tacit.data import Episodes, View, cache
     from tacit.data import open as opened
+    from tacit.data.view import Viewed
 
     whole = opened(asked.data)
     frame = (asked.size, asked.size) if asked.size else whole.spec.frame
     if frame is None:
         raise ValueError(f"{asked.data} holds no pictures; the recipes learn from pictures.")
     if asked.stream:
-        whole = opened(asked.data, view=View(size=frame)).streamed()
+        # As a cache has them: what is trained on a stream is evaluated and labelled on a cache.
+        whole = Episodes(Viewed(whole.reader, View(size=frame, fit="stretch"))).streamed()
     elif not asked.dry_run:
         whole = cache(whole, size=frame)
     whole = whole.part(asked.part) if asked.part else whole
@@ -216,7 +218,8 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
         from tacit.rehearsal import few, rehearse
 
         found = rehearse(partial(recipe, out=None), few(data, frame=frame), plan=asked.plan)
-        found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
+        if not asked.stream:
+            found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
         return Told(facts | found, _rehearsed(name, found, counts(data)))
     began = time.perf_counter()
     model = recipe(data=data, out=asked.out, plan=asked.plan)

@@ -73,6 +73,9 @@ def bring(
     told = f"{out}: {counts(made.data)}, in {took(seconds)}."
     facts = {"source": source, "out": out, "dry_run": False, **counted(made.data), "seconds": seconds}
     facts |= {"left": dict(made.left), "cut": dict(made.cut)}
+    if beside := episodes.reader.beside:
+        told += f" Columns that have no place there were not brought: {', '.join(beside)}."
+    facts |= {"columns_left": list(beside)}
     words = _listed(told, made.left, "left out", more={"kept as far as they are whole": made.cut})
     return Told(facts, Group(words, f"Next: tacit data check {out}; tacit train tacit --data {out} --out out/latents"))
 
@@ -95,10 +98,12 @@ def export(
         out: the file or folder to write, which must not exist
         to: arrays, frames, minari, ogbench, robomimic, videos, zarr, or lerobot (another rate or size of its own)
     """
+    from tacit.data.file import apart
     from tacit.data.formats import FORMATS, WRITABLE
 
     if to not in (*WRITABLE, "lerobot"):
         raise here.Unknown.of("format to write", to, known=(*WRITABLE, "lerobot"))
+    apart(source, out)
     episodes, began = look.open(source), time.perf_counter()
     if to == "lerobot":
         from tacit.data.transfer import rounded, transfer
@@ -149,7 +154,7 @@ def check(
     return Told({"source": source, **found.plain()}, found, found.code)
 
 
-def repair(source: Source, out: Out, /, *, workers: int = 2) -> Told:
+def repair(source: Source, out: Out, /, *, camera: str | None = None, workers: int = 2) -> Told:
     """Save what is whole of a broken dataset, every frame verified, into a new one; the source is never touched.
 
       tacit data repair out/broken out/whole
@@ -157,12 +162,13 @@ def repair(source: Source, out: Out, /, *, workers: int = 2) -> Told:
     Args:
         source: the dataset that a crash or a bad disk left
         out: the folder to write
+        camera: which camera, where there are several
         workers: processes that read
     """
     from tacit.data.repair import repair as repaired
 
     began = time.perf_counter()
-    made = repaired(source, out, workers=workers)
+    made = repaired(source, out, camera=camera, workers=workers)
     seconds = time.perf_counter() - began
     facts = {"source": source, "out": out, **counted(made.data), "left": dict(made.left), "cut": dict(made.cut)}
     told = f"{out}: {counts(made.data)} are whole, in {took(seconds)}."

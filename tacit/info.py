@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:  # torch takes two seconds to import, and `tacit recipes` needs none of it
     import torch
@@ -254,8 +255,8 @@ def info() -> Told:
     table.add_row("versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in found))
     for name, extra in found["extras"].items():
         held = ", ".join(f"{k} {v}" if v else f"{k} missing" for k, v in extra["packages"].items())
-        missing = f'[dim]{held}: pip install "tacit\\[{name}]"[/]'
-        table.add_row(f"tacit\\[{name}]", held if extra["present"] else missing)
+        missing = Text(f'{held}: pip install "tacit[{name}]"', style="dim")
+        table.add_row(f"tacit[{name}]", held if extra["present"] else missing)
     return Told(found, table)
 
 
@@ -276,5 +277,5 @@ def listed(known: dict[str, Card]) -> Table:
     table = Table("recipe", "what it does", "gives", "knobs", box=SIMPLE_HEAD, pad_edge=False)
     for card in known.values():
         knobs = " ".join(f"{k}={v}" if v else k.upper() for k, v in card.knobs.items() if k != "plan")
-        table.add_row(f"[bold]{card.name}[/]", card.says.replace("``", ""), card.gives, knobs)
+        table.add_row(Text(card.name, style="bold"), card.says.replace("``", ""), card.gives, knobs)
     return table

@@ -153,7 +153,8 @@ def test_the_other_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["import", "a", "out", "--size", "0"], "--size", 2),
         (["import", "a", "out", "--crop", "1", "2"], "TOP LEFT", 2),
         (["export", "a", "out", "--to", "robomimc"], "robomimic", 2),
-        (["export", "a", "a", "--to", "videos"], "exists already", 1),
+        (["export", "a", "a", "--to", "videos"], "never touched", 1),
+        (["export", "a", "odd", "--to", "videos"], "exists already", 1),
         (["curate", "retrieve", "a", "out"], "--demos", 2),
         (["chek", "a"], "check", 2),
         (["split", "a", "--held", "2"], "within (0, 1)", 1),
@@ -187,3 +188,26 @@ def test_training_reads_a_part_and_streams(tmp_path: Path, capsys: pytest.Captur
     assert told(capsys, *words, "--out", tmp_path / "p", "--part", "valid")["episodes"] == 1
     assert told(capsys, *words, "--out", tmp_path / "s", "--stream")["episodes"] == 5
     assert not list((tmp_path / "a").rglob("frames.npy")) or len(list((tmp_path / "a").rglob("frames.npy"))) == 1
+
+
+def test_names_of_files_are_text_whatever_they_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k, name in enumerate(("[b]a.mp4", "<img src=x>.mp4", "bad\udcff.mp4", "ünï 名.mp4")):
+        filmed(tmp_path / "plain.mp4", k, fps=10, shape=(48, 64))
+        (tmp_path / "v").mkdir(exist_ok=True)
+        (tmp_path / "plain.mp4").rename(tmp_path / "v" / name)
+    (tmp_path / "v" / "[b]broken.mp4").write_text("no")
+    assert main(["data", "import", str(tmp_path / "v"), str(tmp_path / "out")]) == 0
+    assert "[b]broken.mp4" in capsys.readouterr().out
+    for verb, name in (("check", "c.html"), ("view", "v.html")):
+        assert main(["data", verb, str(tmp_path / "out"), "--page", str(tmp_path / name)]) < 2
+        page = (tmp_path / name).read_text(encoding="utf-8")
+        assert "ünï 名.mp4" in page and "bad\\udcff.mp4" in page and "<img src=x>" not in page
+
+
+def test_what_is_not_brought_along_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data.save(labelled(), tmp_path / "a")
+    file = tmp_path / "a" / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    info["features"] |= {"next.done": {"dtype": "bool", "shape": [1]}}
+    file.write_text(json.dumps(info))
+    assert told(capsys, "data", "import", tmp_path / "a", tmp_path / "out")["columns_left"] == ["next.done"]

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from tacit.data import collection
 from tacit.data.cache import MARK, Cached, cache
 from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.data.formats import FORMATS, SEEN, lerobot21, recognised
 from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Joined, Memory, Reader, Spec, content
-from tacit.data.record import Writer, save
+from tacit.data.record import STAGE, Writer, save
 from tacit.data.transfer import Brought, transfer
 from tacit.data.video import Damaged
 from tacit.data.view import View, Viewed
@@ -40,6 +41,9 @@ __all__ = [
 ]
 
 
+LEFT = {"transfer.json", "merge.json", "label.json", "tacit.json", "tasks.parquet", "tasks.jsonl", "episodes"}
+
+
 def open(
     path: str | os.PathLike[str],
     *,
@@ -56,6 +60,10 @@ def open(
         raise FileNotFoundError(f"There is no dataset at {place}: the path does not exist. Collect one there.")
     if place.name.endswith(".partial"):
         raise Damaged(f"{place} is half written by a command that was stopped; give that command again.")
+    if place.is_dir() and _begun(place):
+        raise Damaged(
+            f"{place} lacks meta/info.json: a command was stopped there. Give it again, or tacit data repair."
+        )
     if place.is_dir() and not any(place.iterdir()):
         raise FileNotFoundError(f"There is no dataset at {place}: the folder is empty. Collect or copy one there.")
     episodes = Episodes(_reader(place, camera, wanted))
@@ -69,6 +77,8 @@ Reader.open = staticmethod(open)
 
 def _reader(place: Path, camera: str | None, view: View) -> Reader:
     reader: Reader
+    if (place / collection.NOTE).is_file():
+        return collection.together(place, lambda member: _member(member, camera, view), camera=camera, view=view)
     if (place / "index.json").exists() or (place / MARK).exists():
         reader = Cached(place)
     elif (place / "meta" / "info.json").exists() and not lerobot21.recognises(place):
@@ -82,6 +92,21 @@ def _reader(place: Path, camera: str | None, view: View) -> Reader:
             return cast(Reader, module.read(place, camera=camera, view=view))
         reader = module.read(place, camera=camera)
     return reader if view == View(longest=view.longest) else Viewed(reader, view)
+
+
+def _begun(place: Path) -> bool:
+    """Whether somebody began to write a dataset there, whose video files, of many episodes each, are no recordings."""
+    meta = place / "meta"
+    if (meta / "info.json").exists() or (place / collection.NOTE).exists():
+        return False
+    held = {path.name for path in meta.iterdir()} if meta.is_dir() else set()
+    return (place / STAGE).is_dir() or bool(held & LEFT)
+
+
+def _member(place: Path, camera: str | None, view: View) -> Reader:
+    if (place / collection.NOTE).exists() or not (place / "meta" / "info.json").is_file():
+        raise Damaged(f"{place} is named by a collection and is no dataset; put it back, or merge again.")
+    return _reader(place, camera, view)
 
 
 def _unknown(place: Path) -> str:

@@ -29,7 +29,7 @@ from tacit.data.video import Damaged, resize
 FORMAT = 1
 MARK = ".tacit"  # lies in every cache from its beginning: one whose index is lost is not taken for anything else
 SHARD = 1024  # frames: what is decoded again, at most, after a kill
-PATIENCE = 5.0  # seconds of decoding alone before processes are started, for they take about as long to start
+STARTING = 5.0  # seconds that processes take to start: less than twice that is done sooner alone
 
 
 @final
@@ -91,10 +91,15 @@ def cache(
     whole = episodes.bare()
     mark = _fingerprint(whole, frame)
     home = _home(whole.reader, frame, mark) if path is None else Path(path)
+    if (_index(home) or {}).get("fingerprint") == mark:  # there: nothing need be written, nor may be writable
+        return episodes.onto(_assigned(home, whole))
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise PermissionError(f"{home.parent} cannot be written; give a place that can: cache(path=...).") from error
+    except OSError as error:
+        why = f"{home.parent} cannot be written ({error.strerror})"
+        raise type(error)(
+            f"{why}; give a place that can: cache(path=...), or bring a copy with tacit data import."
+        ) from error
     with _lock(home):
         index = _index(home)
         if index is None:
@@ -107,12 +112,18 @@ def cache(
             raise FileExistsError(
                 f"{home} is the cache of other episodes or another size; delete it or give another path."
             )
-    return episodes.onto(Cached(home))
+    return episodes.onto(_assigned(home, whole))
+
+
+def _assigned(home: Path, episodes: Episodes) -> Cached:
+    """The cache, with the parts that its episodes are assigned to now: to assign them moves no frame."""
+    cached = Cached(home)
+    cached.splits = episodes.splits
+    return cached
 
 
 def _fingerprint(episodes: Episodes, frame: tuple[int, int] | None) -> str:
     about = [FORMAT, frame, episodes.lengths.tolist(), episodes.sources, episodes.texts, episodes.fingerprint]
-    about += [episodes.splits] if any(episodes.splits) else []
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
 
 
@@ -120,7 +131,8 @@ def _home(reader: Reader, frame: tuple[int, int] | None, mark: str) -> Path:
     path = getattr(reader, "path", None)
     if path is None:
         raise ValueError(
-            "These episodes lie in no dataset folder; say where their cache goes: cache(episodes, path=...)."
+            "These episodes lie in no dataset folder; bring them into one with tacit data import, or say where their "
+            "cache goes: cache(episodes, path=...)."
         )
     folder = Path(path).parent if isinstance(reader, Cached) else Path(path) / "cache"
     return folder / ("x".join(map(str, frame or ("state",))) + f"-{mark[:12]}")
@@ -312,15 +324,18 @@ def _decode(plan: _Plan, workers: int, engine: Engine) -> None:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=todo)
         alone, began = not plan.opening or (workers < 2 and engine == "local"), time.monotonic()
-        while left and (alone or (engine == "local" and time.monotonic() - began < PATIENCE)):
-            progress.advance(task, plan.decode(left.pop(0)))
+        done, rest = 0, 0.0
+        while left and (alone or (engine == "local" and rest < 2 * STARTING)):
+            done += plan.decode(left.pop(0))
+            rest = (time.monotonic() - began) / max(1, done) * (todo - done)
+            progress.update(task, completed=done)
         if left:
             shards = _Shards(plan.opening, replace(plan, reader=None), left)
             with contextlib.closing(spread(shards, stop=len(left), workers=workers, engine=engine)) as decoded:
-                for done in decoded:
-                    if isinstance(done, Fault):
-                        raise Damaged(done.why)
-                    progress.advance(task, done)
+                for count in decoded:
+                    if isinstance(count, Fault):
+                        raise Damaged(count.why)
+                    progress.advance(task, count)
 
 
 @dataclasses.dataclass(frozen=True)

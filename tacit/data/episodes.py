@@ -85,9 +85,17 @@ class Episodes:
         return tuple(self.reader.prints[i] for i in self.rows)
 
     @property
+    def origin(self) -> Any:
+        """Where these come from, which of them they are, and what is laid over them, in words of JSON."""
+        laid = (None if v is None else np.ascontiguousarray(v) for v in (self._labels, self._latents, self._codes))
+        marks = [None if v is None else hashlib.blake2b(v.data, digest_size=16).hexdigest() for v in laid]
+        return [self.reader.origin, self.rows.tolist(), marks]
+
+    @property
     def fingerprint(self) -> str:
         """One hash of everything that training on this set would see."""
-        digest = hashlib.blake2b(json.dumps([self.spec.json(), *self.prints]).encode(), digest_size=16)
+        fit = [self.reader.fit] if self.reader.fit else []
+        digest = hashlib.blake2b(json.dumps([self.spec.json(), *self.prints, *fit]).encode(), digest_size=16)
         for column in COLUMNS[1:]:
             value = self.column(column)
             digest.update(b"-" if value is None else np.ascontiguousarray(value).data)

@@ -17,6 +17,13 @@ def need(package: str, *, extra: str = "formats", reading: str) -> None:
         raise ImportError(f'{reading} takes the package {package}: pip install "tacit[{extra}]".') from error
 
 
+def apart(source: Path, out: Path) -> None:
+    """Refuse to write into what is read, or around it: the next reading would find there what was written."""
+    one, two = source.resolve(), out.resolve()
+    if one == two or one in two.parents or two in one.parents:
+        raise ValueError(f"{out} and {source} lie one in the other; what is read is never touched; give another place.")
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A place to write beside ``path``, put there at one stroke when all is done; nothing is left where it failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ FEATURES = {
     "codes": "latent_code",
     "rewards": "next.reward",
 }
+COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 WRONG = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError)  # what values of a wrong kind lead to
 OPEN = 4  # video files kept open at once
 
@@ -52,6 +54,7 @@ class LeRobot(Reader):
         self.extra = side(self.path)
         self.table = episode_table(self.path, int(self.info["total_episodes"]))
         self.lengths = np.array(self.table["length"], np.int64)
+        self.beside = unread(self.info["features"], self.camera)
         self._videos: dict[Path, Video] = {}
         self._rows: dict[tuple[str, int, int], dict[int, np.ndarray]] = {}
         self.spec = self._spec()
@@ -258,6 +261,17 @@ class LeRobot(Reader):
         return found.replace(**values)
 
 
+def called(name: str) -> str | None:
+    """A name that is worth noting: a number by which a reader went is not."""
+    return None if re.fullmatch(r"episode \d+", name) else name
+
+
+def any_camera(path: Path) -> LeRobot:
+    """A dataset opened for what does not depend on the camera, the first one chosen where there are several."""
+    features = information(path)["features"]
+    return LeRobot(path, camera=min((k for k, v in features.items() if v["dtype"] in ("video", "image")), default=None))
+
+
 def numbers_of(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """(N, width) numbers from a scalar, list or tensor column."""
     count, flat = len(column), column.combine_chunks()
@@ -287,7 +301,12 @@ def chosen(features: dict[str, Any], wanted: str | None) -> str | None:
     if not held and wanted is None:
         return None
     asked = "None was chosen" if wanted is None else f"{wanted!r} was asked for"
-    raise ValueError(f"{asked}; the cameras are {held}. Name one with camera=...")
+    raise ValueError(f"{asked}; the cameras are {held}. Name one with camera=... (--camera).")
+
+
+def unread(features: dict[str, Any], camera: str | None) -> tuple[str, ...]:
+    """Columns of a dataset that no episode holds."""
+    return tuple(sorted(features.keys() - {camera, *FEATURES.values(), *COUNTERS}))
 
 
 def sized(feature: dict[str, Any]) -> tuple[int, int]:

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tacit.data import collection
 from tacit.data.episodes import Episodes
-from tacit.data.lerobot import LeRobot
+from tacit.data.file import apart
+from tacit.data.lerobot import LeRobot, any_camera
 from tacit.data.meta import fill, parquet
 from tacit.data.record import CHUNK, DATA, STAGE, TABLE, VIDEO, last_file, place, ranges, sweep
 from tacit.data.stats import merge as merged
 from tacit.data.tables import write_tasks
-
-COLLECTION = "collection.json"  # names the datasets of a folder that could not become one
 
 
 def merge(sources: Sequence[Path], out: Path, *, report: Callable[[str], None] = lambda _: None) -> dict[str, Episodes]:
@@ -29,8 +29,10 @@ def merge(sources: Sequence[Path], out: Path, *, report: Callable[[str], None] =
     What differs in cameras, rate or actions cannot share a dataset: it is kept apart, in folders of ``out`` that
     ``tacit.data.open`` opens together. Killed, the same call goes on where it was; the sources are only read.
     """
-    readers = [LeRobot(path) for path in sources]
-    names = [path.name for path in sources]
+    for path in sources:
+        apart(path, out)
+    readers = [any_camera(path) for path in sources]
+    names = [path.absolute().name for path in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"The datasets are named {names}; give them different names, for they tell episodes apart.")
     _settle(out, [str(path.absolute()) for path in sources], [r.lengths.tolist() for r in readers])
@@ -40,15 +42,15 @@ def merge(sources: Sequence[Path], out: Path, *, report: Callable[[str], None] =
     if len(kinds) == 1:
         return {out.name: _joined(next(iter(kinds.values())), out, report)}
     made = {group[0][0]: _joined(group, out / group[0][0], report) for group in kinds.values()}
-    (out / f"{COLLECTION}.partial").write_text(json.dumps({"members": list(made)}, indent=1) + "\n")
-    place(out / f"{COLLECTION}.partial", out / COLLECTION)
+    (out / f"{collection.NOTE}.partial").write_text(json.dumps({"members": list(made)}, indent=1) + "\n")
+    place(out / f"{collection.NOTE}.partial", out / collection.NOTE)
     return made
 
 
 def _kind(reader: LeRobot) -> str:
     """What must be equal for two datasets to share their files."""
     features = {k: (f["dtype"], list(f["shape"])) for k, f in sorted(reader.info["features"].items())}
-    return json.dumps([features, reader.spec.fps, reader.spec.space and reader.spec.json()["space"]])
+    return json.dumps([features, reader.spec.fps, reader.extra.get("spec", {}).get("space")])
 
 
 def _settle(out: Path, sources: list[str], lengths: list[list[int]]) -> None:
@@ -69,14 +71,14 @@ def _settle(out: Path, sources: list[str], lengths: list[list[int]]) -> None:
 def _joined(group: Sequence[tuple[str, LeRobot]], out: Path, report: Callable[[str], None]) -> Episodes:
     done = 0
     if (out / "meta" / "info.json").exists():
-        done = len(LeRobot(out).lengths)
+        done = len(any_camera(out).lengths)
     ends = np.cumsum([len(reader.lengths) for _, reader in group])
     for k, (name, _) in enumerate(group):
         if done < ends[k]:
             _Adoption(out, group[: k + 1]).adopt()
         report(name)
     shutil.rmtree(out / STAGE, ignore_errors=True)
-    return Episodes(LeRobot(out))
+    return Episodes(any_camera(out))
 
 
 class _Adoption:
@@ -86,7 +88,7 @@ class _Adoption:
         self.out, self.stage = out, out / STAGE
         self.group, (self.name, self.reader) = group, group[-1]
         self.cameras = [k for k, f in self.reader.info["features"].items() if f["dtype"] == "video"]
-        before = LeRobot(out) if (out / "meta" / "info.json").exists() else None
+        before = any_camera(out) if (out / "meta" / "info.json").exists() else None
         self.episodes = 0 if before is None else len(before.lengths)
         self.frames = 0 if before is None else int(before.lengths.sum())
         self.told = [] if before is None else before.told
@@ -171,11 +173,13 @@ class _Adoption:
             told | {"source": "/".join(filter(None, (self.name, source))), "origin": f"{self.name}: {name}"}
             for told, source, name in zip(self.reader.told, self.reader.sources, self.reader.names, strict=True)
         ]
-        mine = [told | {"print": mark} for told, mark in zip(mine, self.reader.prints, strict=True)]
+        marks = zip(mine, self.reader.prints, self.reader.splits, strict=True)  # a stranger's splits are ranges alone
+        mine = [told | {"print": mark} | ({"split": split} if split else {}) for told, mark, split in marks]
         told, total = self.told + mine, self.episodes + count
         write_tasks(self.stage / "tasks.parquet", self.tasks)
         place(self.stage / "tasks.parquet", self.out / "meta" / "tasks.parquet")
         spec = self.reader.spec.json() | {"name": "+".join(name for name, _ in self.group)}
+        spec["space"] = self.reader.extra.get("spec", {}).get("space")  # where nobody told it, the statistics do
         info = self.group[0][1].info | {
             "total_episodes": total,
             "total_frames": self.frames + int(self.reader.lengths.sum()),

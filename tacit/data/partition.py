@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tacit.data.episodes import Episodes
-from tacit.data.lerobot import LeRobot
+from tacit.data.lerobot import any_camera
 from tacit.data.record import ranges
 from tacit.part import write
 
@@ -19,19 +19,22 @@ def partition(
 ) -> Episodes:
     """Assign each episode of a native dataset to training or to what is held out, by what it shows; no frame is moved.
 
-    Recordings that show the same are never parted. An assignment that is there already is kept unless ``again``.
+    Recordings that show the same are never parted. What is assigned already is kept unless ``again``: of a dataset
+    that grew, the new episodes alone are assigned.
     """
-    episodes = Episodes(LeRobot(path))
-    kept, _ = episodes.split(held, seed=seed)
-    if any(episodes.splits) and not again:
+    episodes = Episodes(any_camera(path))
+    training = set(episodes.split(held, seed=seed)[0].rows.tolist())
+    told = ("",) * len(episodes) if again else episodes.splits
+    if all(told):
         return episodes
-    training = set(kept.rows.tolist())
-    return assign(path, [names[0] if i in training else names[1] for i in range(len(episodes))])
+    before = {mark: part for mark, part in zip(episodes.prints, told, strict=True) if part}
+    new = (before.get(mark) or names[i not in training] for i, mark in enumerate(episodes.prints))
+    return assign(path, [part or other for part, other in zip(told, new, strict=True)])
 
 
 def assign(path: Path, splits: Sequence[str]) -> Episodes:
     """Write each episode's part beside the dataset, and into ``info.json`` where LeRobot's stretches can say it."""
-    reader = LeRobot(path)
+    reader = any_camera(path)
     if len(splits) != len(reader.lengths):
         raise ValueError(f"{len(splits)} parts were given for {len(reader.lengths)} episodes; wanted one each.")
     told = [about | {"split": split} for about, split in zip(reader.told, splits, strict=True)]
@@ -40,4 +43,4 @@ def assign(path: Path, splits: Sequence[str]) -> Episodes:
     for name, value in (("tacit", extra), ("info", info)):
         text = json.dumps(value, indent=1 if name == "info" else None, allow_nan=False)
         write(path / "meta" / f"{name}.json", lambda staged, text=text: Path(staged).write_text(text))
-    return Episodes(LeRobot(path))
+    return Episodes(any_camera(path))

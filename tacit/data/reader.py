@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, final
 
@@ -107,6 +108,8 @@ class Reader(ABC):
     open: ClassVar[Callable[..., Any]]  # `tacit.data.open`, which hangs itself here: it knows all readers, they not it
     opening: dict[str, Any] | None = None  # what it needs to open the same again, in another process
     mixed: Mapping[str, Mapping[Any, int]] = MappingProxyType({})  # rates and sizes that were brought to one, counted
+    beside: tuple[str, ...] = ()  # columns that lie there and have no place in an episode: other cameras, say
+    fit: str = ""  # how pictures of another shape were brought to their size, where it is not by their middle
     faults: Mapping[str, str] = MappingProxyType({})  # what lies there and is no episode, by name, and why
 
     @abstractmethod
@@ -155,9 +158,19 @@ class Reader(ABC):
         frames = next(self.blocks(number, count=count))
         if len(frames) < count:
             raise Damaged(f"{self.names[number]} gives {len(frames)} frames; {count} were found whole before.")
-        return Episode(
-            frames=frames[:count], text=self.texts[number], source=self.sources[number], split=self.splits[number]
-        )
+        told = {k: self.spec.recorded(k, v) for k, v in self.columns(number).items()}
+        cut = {k: None if v is None else v[: count - (k in BETWEEN)] for k, v in told.items()}
+        about = {"text": self.texts[number], "source": self.sources[number], "split": self.splits[number]}
+        return Episode(**(cut | about | {"frames": frames[:count]}))  # type: ignore[arg-type]
+
+    def columns(self, number: int) -> Mapping[str, np.ndarray | None]:
+        """What lies beside an episode's pictures, where a reader has it without decoding them."""
+        return {}
+
+    @property
+    def origin(self) -> Any:
+        """What tells it from other readers of equal names and lengths, in words of JSON."""
+        return self.opening
 
     def flat(self, column: str) -> tuple[np.ndarray, ...]:
         """All episodes' rows of a column end to end, one row a frame (blank where a transition is none), in pieces."""
@@ -235,6 +248,10 @@ class Memory(Reader):
             name=name,
         )
 
+    @property
+    def origin(self) -> Any:
+        return self.prints
+
     def episode(self, number: int) -> Episode:
         return self._episodes[number]
 
@@ -256,6 +273,8 @@ def _shape(episode: Episode) -> tuple[tuple[int, int] | None, int, int, int]:
 @final
 class Joined(Reader):
     """Several readers end to end. State that one lacks none has; actions that one lacks are blank."""
+
+    path: Path | None = None  # the folder they lie in together, where there is one: their cache goes there
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self.readers = tuple(readers)
@@ -306,6 +325,10 @@ class Joined(Reader):
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(n for r in self.readers for n in r.names)
+
+    @property
+    def origin(self) -> Any:
+        return self.opening or [r.origin for r in self.readers]
 
     @property
     def faults(self) -> Mapping[str, str]:  # type: ignore[override]

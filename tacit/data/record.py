@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tacit.clip import Episode
 from tacit.data.episodes import Episodes
-from tacit.data.lerobot import FEATURES
+from tacit.data.lerobot import COUNTERS, FEATURES, called
 from tacit.data.meta import episode_table, fill, information, instructions, side
 from tacit.data.reader import Spec, content
 from tacit.data.stats import STATS, measure, merge
@@ -32,7 +32,6 @@ MOST = 200 * 2**20  # bytes in one video file
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 TABLE = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 STAGE = ".partial"
 OURS = {STAGE, "data", "videos", "meta", "cache"}
 
@@ -319,8 +318,7 @@ def save(episodes: Episodes, path: str | os.PathLike[str], **options: Any) -> No
     """Write a set of episodes as a dataset; ``options`` are the ``Writer``'s. Copies are known as what they copy."""
     with Writer(path, episodes.spec, **options) as writer:
         for number, (mark, name) in enumerate(zip(episodes.prints, episodes.names, strict=True)):
-            own = None if re.fullmatch(r"episode \d+", name) else name
-            writer.add(episodes.episode(number), mark=mark, origin=own)
+            writer.add(episodes.episode(number), mark=mark, origin=called(name))
 
 
 def _features(spec: Spec, camera: str, *, lossless: bool) -> dict[str, Any]:

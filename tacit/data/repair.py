@@ -17,17 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tacit.data.episodes import Episodes
-from tacit.data.lerobot import LeRobot
+from tacit.data.file import apart
+from tacit.data.formats import lerobot21
+from tacit.data.lerobot import COUNTERS, LeRobot
 from tacit.data.meta import information, instructions, parquet, side
-from tacit.data.record import COUNTERS, DATA, VIDEO
+from tacit.data.record import DATA, VIDEO
 from tacit.data.tables import write_tasks
-from tacit.data.transfer import Brought, transfer
+from tacit.data.transfer import Brought, rounded, transfer
 from tacit.data.video import Damaged
 
 REBUILT = ".rebuilt"  # the folder of new tables over the old files, while a repair lasts
 
 
-def repair(path: Path, out: Path, *, workers: int = 2, progress: bool = True) -> Brought:
+def repair(path: Path, out: Path, *, camera: str | None = None, workers: int = 2, progress: bool = True) -> Brought:
     """Write to ``out`` all that can be read of the dataset at ``path``, each frame of it decoded to be sure.
 
     Damaged episodes are kept as far as they are whole. Where a crash left no tables, or half of them (LeRobot's writers
@@ -35,18 +37,28 @@ def repair(path: Path, out: Path, *, workers: int = 2, progress: bool = True) ->
     """
     from tacit.data import open as opened
 
-    if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
-        raise ValueError(f"{out} lies in the dataset that is to be repaired, which is never touched; give another.")
-    if not ((path / "data").is_dir() and (path / "meta").is_dir()):
-        return transfer(opened(path), out, prefixes=True, workers=workers, progress=progress)
-    try:
-        LeRobot(path)
-        return transfer(opened(path), out, prefixes=True, workers=workers, progress=progress)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        why = " ".join(str(error).split())
+    apart(path, out)
+    why = _unreadable(path, camera) if (path / "data").is_dir() and (path / "meta").is_dir() else ""
+    if not why:
+        try:
+            whole = rounded(opened(path, camera=camera))
+            return transfer(whole, out, prefixes=True, workers=workers, progress=progress)
+        except (KeyError, TypeError) as error:  # a column of its tables that is not there, or holds something else
+            why = repr(error)
     with _rebuilt(path, out) as (folder, faults):
-        made = transfer(Episodes(LeRobot(folder)), out, prefixes=True, workers=1, progress=progress)
+        source = Episodes(LeRobot(folder, camera=camera))
+        made = transfer(source, out, prefixes=True, workers=1, progress=progress)
     return Brought(made.data, {"the tables": why} | dict(faults) | dict(made.left), made.cut)
+
+
+def _unreadable(path: Path, camera: str | None) -> str:
+    """What is wrong with the tables of a dataset, if anything."""
+    if lerobot21.recognises(path):
+        return ""
+    try:
+        return "" if len(LeRobot(path, camera=camera).lengths) else "its tables hold no episode"
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        return " ".join(str(error).split())
 
 
 @dataclass

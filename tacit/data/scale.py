@@ -57,7 +57,7 @@ def spread(
 
     A question that ends the process that is asked it, as a hostile file may, is answered by a ``Fault``.
     """
-    if engine == "ray":
+    if engine == "ray" and first < stop:
         yield from _ray(Calm(task), first, stop, workers)
         return
     while first < stop:

@@ -93,5 +93,6 @@ def _merged(stats: list[dict[str, Any]]) -> dict[str, Any]:
     spread = sum((s["std"] ** 2 + (s["mean"] - mean) ** 2) * s["count"] for s in stats) / count
     told = {"mean": mean, "std": np.sqrt(spread)}
     for key, least in (("min", True), ("max", False), *((q, share <= 0.5) for q, share in QUANTILES.items())):
-        told[key] = (np.min if least else np.max)([s[key] for s in stats if key in s], axis=0)
+        if all(key in s for s in stats):  # older writers measured no quantiles
+            told[key] = (np.min if least else np.max)([s[key] for s in stats], axis=0)
     return {k: np.asarray(v).tolist() for k, v in told.items()} | {"count": [int(count[0])]}

@@ -15,13 +15,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tacit.clip import Episode
+from tacit.data.crew import ready
+from tacit.data.curate.stretched import Stretched
 from tacit.data.episodes import Episodes
+from tacit.data.file import apart
 from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Reader
 from tacit.data.record import OURS, Writer
 from tacit.data.scale import Engine, Fault, spread
 from tacit.data.view import View, Viewed
 from tacit.part import write
+from tacit.state import alone
 
 NOTE = "transfer.json"  # what is being brought into a folder, and what of it had to be left out
 SLACK = 0.01  # of a rate: 29.97 frames a second are taken for 30
@@ -53,8 +57,25 @@ def transfer(
     Damaged episodes are left out and named; with ``prefixes`` they are kept as far as they are whole. Killed, the same
     call goes on where it was. With ``append`` a dataset that is there is added to.
     """
+    ready(workers)
+    if source.reader.opening is not None:
+        apart(Path(source.reader.opening["path"]), out)
+    with alone(out):  # of the same command given twice at once, the second finds the work done
+        return _written(source, out, prefixes, workers, engine, lossless, append, progress)
+
+
+def _written(
+    source: Episodes,
+    out: Path,
+    prefixes: bool,
+    workers: int,
+    engine: Engine,
+    lossless: bool | None,
+    append: bool,
+    progress: bool,
+) -> Brought:
     names = _unique(source.names)
-    note = _Note(out, _who(source, names), append)
+    note = _Note(out, _who(source, names), append, {"prefixes": prefixes, "lossless": lossless})
     first, left = note.first(names), dict(source.reader.faults)
     marks = source.prints if _cheap(source.reader) else [None] * len(source)
     with contextlib.ExitStack() as stack:
@@ -89,9 +110,10 @@ def rounded(source: Episodes) -> Episodes:
     whole = round(fps) if abs(round(fps) - fps) <= SLACK * fps else math.floor(fps)
     if whole < 1:
         raise ValueError(f"These recordings have {fps:g} frames a second; the native format wants 1 at least.")
-    reader, opening = source.reader, source.reader.opening
-    if opening is None or not source.plain:
-        return source.onto(Viewed(reader, View(fps=whole)))
+    opening = source.reader.opening
+    if opening is None or not source.plain:  # what is laid over them has a row for each of their frames
+        all_ = Stretched(source, ((i, 0, int(n)) for i, n in enumerate(source.lengths)))
+        return Episodes(Viewed(all_, View(fps=whole)))
     view = replace(View.of(opening.get("view", {})), fps=float(whole))
     return Episodes(Reader.open(**(opening | {"view": view})).reader, source.rows)
 
@@ -140,18 +162,21 @@ def _prefix(source: Episodes, number: int, fault: Fault) -> Episode | None:
     if fault.good is None or fault.good < 2:
         return None
     try:
-        return source.reader.prefix(int(source.rows[number]), fault.good)
+        found = source.reader.prefix(int(source.rows[number]), fault.good)
     except (ValueError, OSError):
         return None
+    return found if (found.state is not None) == bool(source.spec.state) else None  # its rows may be damaged too
 
 
 class _Note:
     """The file beside a dataset that says what was and is being brought into it, so that the same call goes on."""
 
-    def __init__(self, out: Path, who: str, append: bool) -> None:
+    def __init__(self, out: Path, who: str, append: bool, asked: dict[str, Any]) -> None:
         self.out, self.who, self.file = out, who, out / "meta" / NOTE
         self.all: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else {}
         whole = (out / "meta" / "info.json").exists()
+        if not whole:  # whatever was begun here, with whatever settings, has written nothing that counts
+            self.all = {}
         going = [other for other, told in self.all.items() if other != who and not told["done"]]
         if who not in self.all:
             held = {path.name for path in out.iterdir()} if out.exists() else set()
@@ -160,8 +185,10 @@ class _Note:
             if not whole and not held <= OURS:
                 raise FileExistsError(f"{out} holds {sorted(held - OURS)[:3]} already; give a new or an empty folder.")
             before = len(LeRobot(out).lengths) if whole else 0
-            self.all[who] = {"before": before, "left": {}, "cut": {}, "done": False}
+            self.all[who] = {"before": before, "left": {}, "cut": {}, "done": False, "asked": asked}
             self.keep()
+        elif self.all[who].get("asked", asked) != asked:
+            raise ValueError(f"{out} holds these recordings, brought with {self.all[who]['asked']}; give a new folder.")
         self.left: dict[str, str] = self.all[who]["left"]
         self.cut: dict[str, str] = self.all[who]["cut"]
 
@@ -182,15 +209,21 @@ class _Note:
 
 
 def _who(source: Episodes, names: list[str]) -> str:
-    about = [source.spec.json(), names, source.lengths.tolist(), source.reader.opening]
+    about = [source.spec.json(), names, source.lengths.tolist(), source.origin]
     return hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _unique(names: Sequence[str]) -> list[str]:
     """Names by which an episode is found again, numbered where two would be the same."""
-    seen: dict[str, int] = {}
-    out = []
+    taken, seen, out = set(names), dict[str, int](), []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        own = name
+        while own != name or seen[name] > 1:
+            own = f"{name} ({seen[name]})"
+            if own not in taken:
+                break
+            seen[name] += 1
+        taken.add(own)
+        out.append(own)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +19,7 @@ from tacit.clip import Episode
 from tacit.data.cache import cache
 from tacit.data.episodes import Episodes
 from tacit.data.reader import BLOCK, Reader
-from tacit.data.video import bounded, resize
+from tacit.data.video import Damaged, bounded, resize
 
 Fit = Literal["crop", "pad", "stretch"]
 SLACK = 0.01  # how far a rate may lie above the recorded one and still be the same: 30 of 29.97, say
@@ -198,26 +199,51 @@ class Viewed(Reader):
         self._thinned = view.fps is not None and view.fps < own / (1 + SLACK)
         if view.fps is not None and not self._thinned:
             kept(np.arange(2) / own, view.fps, where=f"The data {reader.spec.name!r}")  # not above its own
-        changes: dict[str, Any] = {"fps": float(view.fps or own), "latent": 0, "codes": 0} if self._thinned else {}
+        changes: dict[str, Any] = {"latent": 0, "codes": 0} if self._thinned else {}
+        if view.fps is not None and (self._thinned or view.fps == int(view.fps)):  # 29.97 may be called 30
+            changes["fps"] = float(view.fps)
         if view.size is not None or view.crop is not None:
             changes["frame"] = framed(reader.spec.pictures, view, where=f"The data {reader.spec.name!r}")
+        self.fit = view.fit if view.size is not None and view.fit != "crop" else reader.fit
         self.spec = dataclasses.replace(reader.spec, **changes)
         self.lengths = np.array([len(self._rows(int(n))) for n in reader.lengths], np.int64)
-        self.faults = reader.faults
-        if reader.opening is not None:
+        self.faults, self.beside = reader.faults, reader.beside
+        if reader.opening is not None and "view" not in reader.opening:  # of two views one alone could be told
             self.opening = reader.opening | {"view": view.plain()}
+
+    @property
+    def origin(self) -> Any:
+        return [self.reader.origin, self.view.plain()]
 
     def _rows(self, length: int) -> np.ndarray:
         return kept(np.arange(length) / self.reader.spec.fps, self.view.fps if self._thinned else None)
 
     def episode(self, number: int) -> Episode:
-        episode = self.reader.episode(number)
+        with self._told(number):
+            episode = self.reader.episode(number)
+        return self._viewed(episode, self._rows(len(episode)))
+
+    def prefix(self, number: int, count: int) -> Episode:
+        rows = self._rows(int(self.reader.lengths[number]))[:count]
+        return self._viewed(self.reader.prefix(number, int(rows[-1]) + 1), rows)
+
+    @contextlib.contextmanager
+    def _told(self, number: int) -> Iterator[None]:
+        """A damaged episode's whole frames are counted as they are seen, not as they were recorded."""
+        try:
+            yield
+        except Damaged as error:
+            if error.good is None or not self._thinned:
+                raise
+            good = int(np.searchsorted(self._rows(int(self.reader.lengths[number])), error.good))
+            raise Damaged(str(error), good=good) from error
+
+    def _viewed(self, episode: Episode, rows: np.ndarray) -> Episode:
         values: dict[str, Any] = {}
         if episode.frames is not None:
-            frames = episode.frames[self._rows(len(episode))] if self._thinned else episode.frames
+            frames = episode.frames[rows] if self._thinned else episode.frames
             values["frames"] = np.ascontiguousarray(shaped(frames, self.view))
         if self._thinned:
-            rows = self._rows(len(episode))
             values |= {"latents": None, "codes": None}
             values["state"] = None if episode.state is None else episode.state[rows]
             for name, how in (("actions", self._how), ("rewards", "sum")):
@@ -231,21 +257,22 @@ class Viewed(Reader):
 
     def blocks(self, number: int, *, count: int = BLOCK) -> Iterator[np.ndarray]:
         rows, start, held = self._rows(int(self.reader.lengths[number])), 0, np.zeros((0, 1, 1, 3), np.uint8)
-        for frames in self.reader.blocks(number, count=count):
-            mine = rows[(start <= rows) & (rows < start + len(frames))] - start
-            start += len(frames)
-            seen = shaped(frames[mine], self.view)
-            held = np.concatenate([held, seen]) if len(held) else seen
-            while len(held) >= count:
-                yield np.ascontiguousarray(held[:count])
-                held = held[count:]
+        with self._told(number):
+            for frames in self.reader.blocks(number, count=count):
+                mine = rows[(start <= rows) & (rows < start + len(frames))] - start
+                start += len(frames)
+                seen = shaped(frames[mine], self.view)
+                held = np.concatenate([held, seen]) if len(held) else seen
+                while len(held) >= count:
+                    yield np.ascontiguousarray(held[:count])
+                    held = held[count:]
         if len(held):
             yield np.ascontiguousarray(held)
 
     @cached_property
     def prints(self) -> tuple[str, ...]:
-        """The inner reader's, which outlive another size, marked by what else is seen differently."""
-        asked = ([self.spec.fps] if self._thinned else []) + ([self.view.mark] if self.view.mark else [])
+        """The inner reader's, which outlive another size, marked where other moments or another part are seen."""
+        asked = ([self.spec.fps] if self._thinned else []) + ([self.view.crop] if self.view.crop else [])
         mark = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
         return tuple(f"{p}-{mark}" if asked else p for p in self.reader.prints)
 

@@ -38,5 +38,6 @@ def gallery(episodes: Episodes, path: Path, *, most: int = 12) -> tuple[int, dic
         "rate": f"{episodes.spec.fps:g} a second",
         "size": f"{episodes.spec.frame[0]} x {episodes.spec.frame[1]}",
     }
-    path.write_text(render(title="tacit data view", headline=episodes.spec.name, sections=sections, facts=facts))
+    page = render(title="tacit data view", headline=episodes.spec.name, sections=sections, facts=facts)
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")  # the name of a file may be no text
     return len(shown), faults

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tacit.data.episodes import Episodes
-from tacit.data.lerobot import LeRobot
+from tacit.data.lerobot import LeRobot, called
 from tacit.data.reader import Reader
 from tacit.data.record import OURS, STAGE, Writer
 from tacit.data.scale import Engine, Fault, spread
@@ -117,7 +117,8 @@ def _write(work: Work, *, out: Path, first: int) -> None:
                 spec = dataclasses.replace(data.spec, latent=latents.shape[1], codes=count)
                 # Groups end by frames alone, never by the clock: so a run that was killed writes the same files.
                 writer = Writer(out, spec, group=GROUP, seconds=math.inf, append=first > 0)
-            writer.add(data.episode(number).replace(latents=latents, codes=codes), mark=data.prints[number])
+            episode = data.episode(number).replace(latents=latents, codes=codes)
+            writer.add(episode, mark=data.prints[number], origin=called(data.names[number]))
     finally:
         if writer is not None:
             writer.close()

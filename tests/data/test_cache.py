@@ -171,7 +171,7 @@ def dataset(path: Path) -> Episodes:
 
 BUILD = """
 import sys, tacit.data as data
-sys.modules["tacit.data.cache"].PATIENCE = float(sys.argv[2])
+sys.modules["tacit.data.cache"].STARTING = float(sys.argv[2])
 sys.modules["tacit.data.cache"].SHARD = 40
 data.cache(data.open(sys.argv[1]), size=8)
 """
@@ -200,7 +200,7 @@ def test_killed_builders_leave_nothing_half_and_lose_little(tmp_path: Path, pati
 def test_many_processes_build_what_one_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = dataset(tmp_path / "d")
     monkeypatch.setattr(module, "SHARD", 100)
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "STARTING", 0.0)
     many = cache(made, size=8, path=tmp_path / "many", workers=2)
     one = cache(made, size=8, path=tmp_path / "one", workers=1)
     assert alike(many, one)
@@ -213,7 +213,7 @@ def test_a_damaged_episode_is_named_in_one_line(
     made = dataset(tmp_path / "d")
     (last,) = (tmp_path / "d").glob("videos/**/file-002.mp4")
     last.write_bytes(last.read_bytes()[:5000])
-    monkeypatch.setattr(module, "PATIENCE", patience)
+    monkeypatch.setattr(module, "STARTING", patience)
     with pytest.raises(Damaged, match=r"Episode \d+ of .*file-002\.mp4") as caught:
         cache(made, size=8)
     assert "\n" not in str(caught.value)
@@ -285,3 +285,24 @@ def test_the_index_is_plain_json(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "c" / "index.json").read_text())
     assert index["lengths"] == several().lengths.tolist()
     assert set(index["files"]) == {"frames.npy", "state.npy", "actions.npy", "rewards.npy"}
+
+
+def test_a_whole_cache_wants_no_place_to_write(tmp_path: Path) -> None:
+    first = cache(Episodes(Disk(tmp_path)), size=8)
+    home = Path(first.reader.path)  # type: ignore[attr-defined]
+    lock = home.with_name(f".{home.name}.lock")
+    lock.unlink()
+    lock.mkdir()  # as where it lies on a disk that is only read: nothing can be opened to be written
+    assert alike(cache(Episodes(Disk(tmp_path)), size=8), first)
+
+
+def test_to_assign_parts_decodes_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tacit.data.partition import assign
+
+    made = dataset(tmp_path / "d").select(range(4))
+    data.save(made, tmp_path / "few")
+    cache(data.open(tmp_path / "few"), size=8)
+    monkeypatch.setattr(module, "_build", lambda *given: pytest.fail("it is there already"))
+    for splits in (["train"] * 3 + ["valid"], ["valid"] * 2 + ["train"] * 2):
+        assign(tmp_path / "few", splits)
+        assert cache(data.open(tmp_path / "few"), size=8).splits == tuple(splits)

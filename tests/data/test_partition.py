@@ -57,3 +57,14 @@ def test_a_part_nobody_assigned_is_refused_by_name(tmp_path: Path) -> None:
         written(tmp_path / "d").part("train")
     with pytest.raises(ValueError, match="11 parts were given for 12"):
         assign(tmp_path / "d", ["train"] * 11)
+
+
+def test_of_a_dataset_that_grew_the_new_episodes_are_assigned_and_the_old_ones_stay(tmp_path: Path) -> None:
+    written(tmp_path / "d")
+    first = partition(tmp_path / "d", held=0.3, seed=1).splits
+    random = np.random.default_rng(1)
+    new = [Episode(frames=random.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)) for _ in range(9)]
+    twin = data.open(tmp_path / "d").episode(2).replace(split="")
+    data.save(Episodes.of([*new, twin], fps=5), tmp_path / "d", append=True)
+    grown = partition(tmp_path / "d", held=0.3, seed=0).splits
+    assert grown[:12] == first and set(grown[12:21]) == {"train", "valid"} and grown[21] == grown[2]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tacit.data as data
@@ -112,3 +115,41 @@ def test_it_never_writes_into_what_it_repairs(tmp_path: Path) -> None:
     written(tmp_path / "d")
     with pytest.raises(ValueError, match="never touched"):
         repair(tmp_path / "d", tmp_path / "d" / "fixed")
+
+
+def test_rates_that_are_not_whole_and_older_layouts_are_mended_too(tmp_path: Path) -> None:
+    from tacit.data.formats import FORMATS
+
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8) for _ in range(2)]
+    FORMATS["arrays"].write(Episodes.of([Episode(frames=f) for f in frames], fps=29.97), tmp_path / "n")
+    made = repair(tmp_path / "n", tmp_path / "a", progress=False).data
+    assert made.spec.fps == 30 and np.array_equal(made.episode(1).frames, frames[1])  # type: ignore[arg-type]
+    old = tmp_path / "old"
+    (old / "meta").mkdir(parents=True)
+    for k in range(2):
+        rows = {
+            "action": pa.array([0.0, 0.5, 1.0], pa.float32()),
+            "observation.state": pa.array([1.0, 2, 3], pa.float32()),
+        }
+        rows |= {"frame_index": pa.array(range(3)), "episode_index": pa.array([k] * 3)}
+        (old / "data").mkdir(exist_ok=True)
+        pq.write_table(pa.table(rows), old / "data" / f"{k}.parquet")
+    features = {n: {"dtype": "float32", "shape": [1]} for n in ("action", "observation.state")}
+    info = {"codebase_version": "v2.1", "fps": 10, "total_episodes": 2, "features": features}
+    (old / "meta" / "info.json").write_text(json.dumps(info | {"data_path": "data/{episode_index}.parquet"}))
+    told = "".join(json.dumps({"episode_index": k, "length": 3, "tasks": ["x"]}) + "\n" for k in range(2))
+    (old / "meta" / "episodes.jsonl").write_text(told)
+    whole = repair(old, tmp_path / "b", progress=False).data
+    assert whole.lengths.tolist() == [3, 3] and whole.episode(0).actions[1, 0] == 0.5  # type: ignore[index]
+
+
+def test_of_several_cameras_one_is_named(tmp_path: Path) -> None:
+    written(tmp_path / "d")
+    file = tmp_path / "d" / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    info["features"]["observation.images.wrist"] = info["features"]["observation.images.main"]
+    file.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="--camera"):
+        repair(tmp_path / "d", tmp_path / "out", progress=False)
+    assert len(repair(tmp_path / "d", tmp_path / "out", camera="main", progress=False).data) == 6

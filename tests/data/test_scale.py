@@ -92,3 +92,7 @@ def test_ray_gives_the_same_bytes_as_processes(tmp_path: Path) -> None:
         16,
         Fault("five is damaged", 2),
     ]
+
+
+def test_nothing_left_to_ask_starts_nothing() -> None:
+    assert list(spread(Squares(), first=3, stop=3, engine="ray")) == list(spread(Squares(), first=3, stop=3)) == []

@@ -10,9 +10,11 @@ import pytest
 
 import tacit.data as data
 from tacit.clip import Episode, Space
+from tacit.data.curate import stretches
 from tacit.data.episodes import Episodes
+from tacit.data.formats import FORMATS
 from tacit.data.reader import Reader, Spec
-from tacit.data.transfer import transfer
+from tacit.data.transfer import _unique, rounded, transfer
 from tacit.data.video import Damaged
 
 
@@ -117,3 +119,62 @@ def test_a_dataset_is_added_to_only_where_that_is_asked_for_and_never_twice(tmp_
         made = transfer(Episodes(Broken()), tmp_path / "out", append=True).data
         assert made.names[3:] == ("n0", "n1", "n3", "n4", "n6", "n7")
         assert np.array_equal(made.episode(3).frames, shown(0).frames)  # type: ignore[arg-type]
+
+
+def several(*numbers: int, length: int = 9, fps: float = 5) -> Episodes:
+    return Episodes.of([shown(i, length) for i in numbers], space=Space("discrete", 4), fps=fps)
+
+
+def test_other_recordings_of_the_same_names_and_lengths_are_other_recordings(tmp_path: Path) -> None:
+    transfer(several(0, 1), tmp_path / "out")
+    made = transfer(several(2, 3), tmp_path / "out", append=True).data
+    assert [np.array_equal(made.episode(i).frames, shown(i).frames) for i in range(4)] == [True] * 4  # type: ignore[arg-type]
+    for name in "xy":
+        data.save(several(*range(ord(name), ord(name) + 3)), tmp_path / name / "same")
+    transfer(stretches(data.open(tmp_path / "x" / "same"), [(0, 0, 4)]), tmp_path / "cut")
+    with pytest.raises(ValueError, match="other recordings"):  # and not the first one's, as if it were done
+        transfer(stretches(data.open(tmp_path / "y" / "same"), [(0, 0, 4)]), tmp_path / "cut")
+    transfer(data.open(tmp_path / "x" / "same").keep_labels(3), tmp_path / "few")
+    with pytest.raises(ValueError, match="other recordings"):
+        transfer(data.open(tmp_path / "x" / "same").keep_labels(9), tmp_path / "few")
+
+
+def test_other_options_are_not_passed_over_and_a_start_that_wrote_nothing_binds_nobody(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="workers is 0"):
+        transfer(several(0, 1), tmp_path / "new", workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        transfer(Episodes(Broken(patience=1)), tmp_path / "new")
+    assert not (tmp_path / "new" / "meta" / "info.json").exists() or len(data.open(tmp_path / "new")) == 1
+    with pytest.raises(ValueError, match="could be read"):
+        transfer(Episodes(Broken(), [5]), tmp_path / "none")
+    assert transfer(Episodes(Broken(), [5]), tmp_path / "none", prefixes=True).data.lengths.tolist() == [4]
+    transfer(Episodes(Broken()), tmp_path / "out")
+    with pytest.raises(ValueError, match="brought with .*'prefixes': False"):
+        transfer(Episodes(Broken()), tmp_path / "out", prefixes=True)
+
+
+def test_nothing_is_written_into_what_is_read(tmp_path: Path) -> None:
+    FORMATS["videos"].write(several(0, 1), tmp_path / "v" / "videos")
+    for source, out in (("v", "v/out"), ("v/videos", "v"), ("v", "v")):
+        with pytest.raises(ValueError, match="never touched"):
+            transfer(data.open(tmp_path / source), tmp_path / out)
+    assert len(data.open(tmp_path / "v")) == 2
+
+
+@pytest.mark.parametrize(("fps", "whole"), [(29.97, 30), (12.5, 12), (59.94, 60), (10.0, 10)])
+def test_a_broken_rate_becomes_a_whole_one_whatever_is_read(fps: float, whole: int, tmp_path: Path) -> None:
+    source = several(0, 1, 2, length=26, fps=fps)
+    FORMATS["arrays"].write(source, tmp_path / "n")
+    kinds = [source, source.select([0, 2]), source.keep_labels(9), data.open(tmp_path / "n")]
+    kinds += [stretches(source, [(0, 0, 20), (2, 3, 26)])]
+    for given in kinds:
+        made = rounded(given)
+        assert made.spec.fps == whole and len(made) == len(given)
+        assert (made.lengths <= given.lengths).all() and made.lengths.sum() >= given.lengths.sum() * whole / fps - 2
+        if whole >= fps:
+            assert all(np.array_equal(made.episode(i).frames, given.episode(i).frames) for i in range(len(given)))  # type: ignore[arg-type]
+            assert made.labelled == given.labelled
+
+
+def test_names_that_were_numbered_already_stay_apart() -> None:
+    assert len(set(_unique(["x", "x", "x (2)", "x"]))) == 4 and _unique(["a", "b"]) == ["a", "b"]

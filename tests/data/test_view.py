@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from tacit.check.reader import check_reader
 from tacit.clip import Episode, Space
-from tacit.data.reader import Memory, Reader
+from tacit.data.cache import cache
+from tacit.data.episodes import Episodes
+from tacit.data.reader import Memory, Reader, Spec
+from tacit.data.video import Damaged
 from tacit.data.view import View, Viewed, carried, framed, kept, pace, shaped
 
 
@@ -191,3 +195,40 @@ def test_the_view_is_told_to_other_processes_where_the_reader_can_be_opened_ther
     opening = Viewed(inner, View(fps=5)).opening
     assert opening is not None
     assert View.of(json.loads(json.dumps(opening))["view"]) == View(fps=5)
+
+
+def test_what_is_cut_short_is_counted_and_kept_as_it_is_seen() -> None:
+    class Cut(Reader):
+        """Ten frames, of which the first seven are whole."""
+
+        spec, lengths = Spec(frame=(4, 4), state=1, space=Space("continuous", 1), fps=10), np.array([10])
+
+        def episode(self, number: int) -> Episode:
+            raise Damaged("it breaks off", good=7)
+
+        def prefix(self, number: int, count: int) -> Episode:
+            told = np.arange(count, dtype=np.float32)[:, None]
+            return Episode(frames=np.zeros((count, 4, 4, 3), np.uint8), state=told, actions=told[:-1] / 10)
+
+    for view, good, last in ((View(fps=5), 4, 6), (View(size=(2, 2)), 7, 6)):
+        with pytest.raises(Damaged) as found:
+            Viewed(Cut(), view).episode(0)
+        assert found.value.good == good
+        prefix = Viewed(Cut(), view).prefix(0, good)
+        assert prefix.state is not None and prefix.actions is not None
+        assert len(prefix) == good and len(prefix.actions) == good - 1 and prefix.state[-1] == last
+
+
+def test_stretched_pictures_are_those_of_a_cache_and_are_known_as_the_same(tmp_path: Path) -> None:
+    inner = Memory(recordings(Space("discrete", 4)), space=Space("discrete", 4), fps=10)
+    wide, other = Viewed(inner, View(size=(6, 9), fit="stretch")), Viewed(inner, View(size=(6, 9)))
+    cached = cache(Episodes(inner), size=(6, 9), path=tmp_path / "c")
+    assert all(np.array_equal(wide.episode(i).frames, cached.episode(i).frames) for i in range(4))  # type: ignore[arg-type]
+    assert wide.prints == inner.prints  # a split, or what was trained on, means the same with and without --stream
+    assert Episodes(wide).fingerprint != Episodes(other).fingerprint
+
+
+def test_a_view_of_a_view_is_not_told_as_one_of_them() -> None:
+    inner: Reader = Memory(recordings(Space("discrete", 4)), space=Space("discrete", 4), fps=10)
+    inner.opening = {"path": "somewhere", "camera": None}
+    assert Viewed(Viewed(inner, View(crop=(0, 0, 4, 4))), View(fps=5)).opening is None

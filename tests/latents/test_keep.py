@@ -149,3 +149,13 @@ def test_a_model_in_training_is_left_in_training(data: Episodes) -> None:
     before = {k: v.clone() for k, v in made.state_dict().items()}
     label(made, data.select([0]))
     assert made.training and all(torch.equal(v, before[k]) for k, v in made.state_dict().items())
+
+
+def test_names_go_with_what_is_labelled(data: Episodes, tmp_path: Path) -> None:
+    from tacit.data.record import Writer
+
+    with Writer(tmp_path / "d", data.spec) as writer:
+        for i in range(3):
+            writer.add(data.episode(i), origin=f"film {i}.mp4")
+    label(model(), tacit.data.open(tmp_path / "d"), tmp_path / "out")
+    assert tacit.data.open(tmp_path / "out").names == ("film 0.mp4", "film 1.mp4", "film 2.mp4")

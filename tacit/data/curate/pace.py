@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 
@@ -58,6 +58,10 @@ class Paced(Reader):
         self.lengths = np.array([_count(int(episodes.lengths[i]), s) for i, s in self.pairs], np.int64)
         self.spec = dataclasses.replace(episodes.spec, state=episodes.spec.state + column, latent=0, codes=0)
         self.faults = episodes.reader.faults
+
+    @property
+    def origin(self) -> Any:
+        return [self._whole.origin, self.pairs, self.together, self.column]
 
     def episode(self, number: int) -> Episode:
         which, speed = self.pairs[number]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Stretched(Reader):
         self.spec, self.faults = episodes.spec, episodes.reader.faults
         self.lengths = np.array([span.stop - span.start for span in self.spans], np.int64)
         self._held: tuple[int, Episode] | None = None  # neighbours come from one episode: read, it serves them all
+
+    @property
+    def origin(self) -> Any:
+        return [self._whole.origin, self.spans]
 
     def _entire(self, span: Span) -> bool:
         return span.start == 0 and span.stop == self._whole.lengths[span.number]

@@ -19,7 +19,7 @@ from PIL import Image
 from tacit.data.episodes import Episodes
 from tacit.data.file import whole
 from tacit.data.formats import film
-from tacit.data.formats.reels import LOOK, PIXELS, Reel, Reels, alike, found, natural, nothing, opened
+from tacit.data.formats.reels import LOOK, PIXELS, Reel, Reels, alike, found, label, natural, nothing, opened
 from tacit.data.formats.sidecar import home, notes, write_notes
 from tacit.data.reader import Reader
 from tacit.data.video import Damaged
@@ -96,7 +96,7 @@ class Frames(Reels):
         for file in found(path, SUFFIXES):
             folders.setdefault(file.parent, []).append(file)
         few = {
-            _label(f, path): "it holds a single picture; wanted two at least" for f, p in folders.items() if len(p) < 2
+            label(f, path): "it holds a single picture; wanted two at least" for f, p in folders.items() if len(p) < 2
         }
         several = sorted((f for f, p in folders.items() if len(p) > 1), key=natural)
 
@@ -108,7 +108,7 @@ class Frames(Reels):
                 raise Damaged(
                     f"{folder} has a meta.json whose fps is {str(fps)[:40]}; wanted frames a second, above 0."
                 )
-            sheets = Sheets(folder, name=_label(folder, path), files=files, fps=float(fps))
+            sheets = Sheets(folder, name=label(folder, path), files=files, fps=float(fps))
             text = next((str(about[k]) for k in ("text", "task", "instruction") if isinstance(about.get(k), str)), None)
             sheets.notes = sheets.notes if sheets.notes.text or not text else replace(sheets.notes, text=text)
             return sheets
@@ -174,10 +174,6 @@ def _about(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{file} cannot be read ({str(error)[:200]}); mend it or take it away.") from error
     return value if isinstance(value, dict) else {}
-
-
-def _label(folder: Path, root: Path) -> str:
-    return folder.relative_to(root).as_posix() if folder != root else root.name
 
 
 def stored(data: bytes | None, *, where: str) -> np.ndarray:

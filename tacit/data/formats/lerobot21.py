@@ -17,7 +17,7 @@ from tacit.data.cache import cache
 from tacit.data.episodes import Episodes
 from tacit.data.formats.reels import PIXELS
 from tacit.data.formats.sidecar import lines
-from tacit.data.lerobot import chosen, numbers_of, sized
+from tacit.data.lerobot import chosen, numbers_of, sized, unread
 from tacit.data.meta import document, fill, parquet, stretched
 from tacit.data.reader import BLOCK, Reader, Spec, content
 from tacit.data.video import Damaged, Video, bounded
@@ -55,6 +55,7 @@ class LeRobot21(Reader):
         self.path = path
         self.info = _information(path)
         self.camera = chosen(self.info["features"], camera)
+        self.beside = unread(self.info["features"], self.camera)
         self.opening = {"path": str(path.absolute()), "camera": self.camera}
         self._told = _told(path, int(self.info["total_episodes"]))
         self.lengths = np.array([t["length"] for t in self._told], np.int64)
@@ -199,12 +200,13 @@ class LeRobot21(Reader):
             if frames is not None:
                 yield from (frames[i : i + count] for i in range(0, length, count))
             return
-        video = self._video(number)
+        video, start = self._video(number), 0
         try:
             for start in range(0, length, count):
                 yield video.frames(start, min(count, length - start))
         except Damaged as error:
-            raise Damaged(f"Episode {number} of {self.path} is damaged: {error}") from error
+            good = None if error.good is None else start + error.good
+            raise Damaged(f"Episode {number} of {self.path} is damaged: {error}", good=good) from error
         finally:
             video.close()
 

@@ -12,7 +12,7 @@ import numpy as np
 from tacit.clip import Space
 from tacit.data.formats.film import SUFFIXES, Film
 from tacit.data.formats.log import BUTTONS, DOWN, HIT, KEYS, MOVE, SCROLL, UP, Log, about, log
-from tacit.data.formats.reels import LOOK, Reels, found, natural, nothing, opened
+from tacit.data.formats.reels import LOOK, Reels, found, label, natural, nothing, opened
 from tacit.data.formats.sidecar import Notes, lines
 from tacit.data.reader import Reader
 from tacit.data.video import Damaged
@@ -62,7 +62,7 @@ class Screen(Reels):
             films = _films(folder)
             if len(films) != 1:
                 raise Damaged(f"{folder} holds {len(films)} videos beside its event log; wanted one.")
-            film, told = Film(films[0], name=_named(folder, path)), about(folder)
+            film, told = Film(films[0], name=label(folder, path)), about(folder)
             events = next(folder / n for n in LOGS if (folder / n).is_file())
             logs[film.name] = log(events, told, seconds=float(film.times[-1]), shape=film.shape)
             text = next((told[k] for k in ("task", "instruction") if isinstance(told.get(k), str) and told[k]), None)
@@ -169,7 +169,3 @@ def _outside(log: Log, edges: np.ndarray) -> int:
 
 def _films(folder: Path) -> list[Path]:
     return [f for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
-
-
-def _named(folder: Path, root: Path) -> str:
-    return folder.relative_to(root).as_posix() if folder != root else root.name

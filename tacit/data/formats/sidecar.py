@@ -245,7 +245,8 @@ def write_notes(file: Path, episode: Episode, *, spec: Spec) -> None:
 
 def home(source: str) -> PurePosixPath:
     """The folder of a source: its own name where that is a plain path, else one as like it as a path may be."""
-    parts = [re.sub(r"[^\w .+-]", "_", part)[:100].strip(" .") or "_" for part in source.split("/")]
+    plain = (re.sub(r"[^\w .+-]", "_", part).encode()[:200].decode(errors="ignore") for part in source.split("/"))
+    parts = [part.strip(" .") or "_" for part in plain]
     return PurePosixPath(*parts) if source else PurePosixPath()
 
 

@@ -92,7 +92,7 @@ def chosen(held: Sequence[str], wanted: str | None) -> str | None:
     if not held and wanted is None:
         return None
     asked = "None was chosen" if wanted is None else f"{wanted!r} was asked for"
-    raise ValueError(f"{asked}; the cameras are {list(held)}. Name one with camera=...")
+    raise ValueError(f"{asked}; the cameras are {list(held)}. Name one with camera=... (--camera).")
 
 
 def fact(name: str, value: Any) -> Any:

@@ -77,7 +77,7 @@ class Inspection:
         """Write one HTML page that stands alone: the findings, and a row of pictures for each episode, worst first."""
         path, text = Path(path), look.page(self)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, lambda staged: Path(staged).write_text(text, encoding="utf-8"))
+        write(path, lambda staged: Path(staged).write_text(text, encoding="utf-8", errors="backslashreplace"))
         return path
 
     def __rich__(self) -> RenderableType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -237,9 +238,14 @@ def _series(joined: np.ndarray, *, fresh: int) -> dict[str, np.ndarray]:
     product = (centred[1:] * centred[:-1]).mean(1)
     apart = np.where(both > 1.0, 1 - product / np.maximum(both, 1e-6), 0.0)
     energy, far = _spread(joined)
-    peak = _cells(_grey(gap), CELLS).reshape(len(gap), -1).max(1, initial=0.0)
-    pairs = {"change": gap.reshape(len(gap), -1).mean(1), "apart": apart, "peak": peak, "energy": energy, "far": far}
+    peak = _flat(_cells(_grey(gap), CELLS)).max(1, initial=0.0)
+    pairs = {"change": _flat(gap).mean(1), "apart": apart, "peak": peak, "energy": energy, "far": far}
     return {"level": level[-fresh:], "spread": spread[-fresh:], **pairs}
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """One row a picture, or a pair of them; of a single frame there is no pair, and none is no fault."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _spread(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -253,8 +259,8 @@ def _spread(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wide = np.pad(e, ((0, 0), (0, half - 1), (0, half - 1)), mode="wrap")
     sums = np.pad(wide.cumsum(1, dtype=np.float64).cumsum(2), ((0, 0), (1, 0), (1, 0)))
     quarters = sums[:, half:, half:] - sums[:, :-half, half:] - sums[:, half:, :-half] + sums[:, :-half, :-half]
-    total = e.reshape(len(e), -1).sum(1)
-    return total, np.maximum(total - quarters.reshape(len(e), -1).max(1, initial=0.0), 0.0)
+    total = _flat(e).sum(1)
+    return total, np.maximum(total - _flat(quarters).max(1, initial=0.0), 0.0)
 
 
 def _flow(pictures: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Labels:
 def labels(actions: np.ndarray, space: Space, *, span: slice) -> Labels:
     """What the checks need of one episode's actions."""
     known = np.asarray(space.labelled(actions))
-    flat = actions.reshape(len(actions), -1).astype(np.float64)
+    flat = actions.reshape(len(actions), math.prod(actions.shape[1:])).astype(np.float64)  # of one frame: none
     rows = flat[known]
     if space.discrete:
         outside = int((flat[:, 0] >= space.size).sum()) + int((flat[:, 0] < -1).sum())

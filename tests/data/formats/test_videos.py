@@ -252,3 +252,27 @@ def test_nothing_is_recognised_where_nothing_lies(tmp_path: Path) -> None:
     assert not recognises(Path("bad\0name"))
     with pytest.raises(Damaged, match="No file of a known kind"):
         read(tmp_path)
+
+
+def test_what_lies_beside_goes_with_a_video_as_far_as_it_is_whole(studio: Any, tmp_path: Path) -> None:
+    file = studio.encoded(tmp_path / "a.mp4", range(40))
+    np.savez(tmp_path / "a.npz", state=np.arange(40.0)[:, None], actions=np.arange(39.0)[:, None])
+    data, half = bytearray(file.read_bytes()), 0
+    half = data.find(b"mdat") + (len(data) - data.find(b"mdat")) * 2 // 3
+    data[half : half + 400] = bytes(400)
+    file.write_bytes(data)
+    reader = read(tmp_path)
+    with pytest.raises(Damaged) as error:
+        reader.episode(0)
+    good = error.value.good
+    assert good is not None and 2 <= good < 40
+    found = reader.prefix(0, good)
+    assert found.state is not None and found.actions is not None
+    assert found.state[-1] == good - 1 and found.actions[-1] == good - 2
+
+
+def test_a_source_too_long_for_a_file_system_is_cut(tmp_path: Path) -> None:
+    frames = np.zeros((3, 16, 16, 3), np.uint8)
+    given = Episodes.of([Episode(frames=frames, source="機" * 150)])
+    write(given, tmp_path / "v")
+    assert read(tmp_path / "v").sources == given.sources

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tacit.data as data
-from tacit.clip import Episode
+from tacit.clip import Episode, Space
 from tacit.data.episodes import Episodes
 from tacit.data.inspect import FAIL, WARN, inspect
 from tacit.data.inspect.films import films
@@ -187,3 +187,16 @@ def test_short_episodes_are_counted_in_seconds() -> None:
     assert fired(inspect(whole)) == {"short": (8,)}
     assert fired(inspect(whole, horizon=0.3)) == {}
     assert inspect(whole, horizon=60.0)["short"].grade == FAIL
+
+
+def test_an_episode_of_one_frame_is_short_and_not_broken(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for space in (Space("continuous", 2), Space("discrete", 3)):
+        episodes = [
+            Episode(frames=random.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8), actions=space.blank(n - 1))
+            for n in (1, 2, 9, 9)
+        ]
+        data.save(Episodes.of(episodes, space=space, fps=10), tmp_path / space.kind)
+        for decode in (True, False):
+            found = inspect(data.open(tmp_path / space.kind), decode=decode)
+            assert found["unreadable"].grade == "PASS" and found["short"].episodes == (0, 1)
