@@ -151,7 +151,7 @@ def label(
     data: Episodes,
     out: str | Path | None = None,
     *,
-    batch: int = 512,
+    batch: int = 64,
     workers: int = 1,
     engine: Engine = "local",
 ) -> Episodes:
@@ -182,7 +182,7 @@ def carries(model: LatentActions, data: Episodes) -> bool:
 
 @torch.inference_mode()
 def infer(
-    model: LatentActions, data: Episodes, *, number: int, batch: int = 512
+    model: LatentActions, data: Episodes, *, number: int, batch: int = 64
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and codes of one episode; long ones in stretches that overlap by the past the model wants."""
     frames = data.episode(number).frames
