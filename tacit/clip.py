@@ -31,8 +31,9 @@ class Space:
     def __post_init__(self) -> None:
         if self.kind not in UNLABELLED:
             raise ValueError(f"Space kind is {self.kind!r}; it must be 'discrete' or 'continuous'.")
-        if self.size < 1:
-            raise ValueError(f"Space size is {self.size}; it must be at least 1.")
+        if self.size < 1 or self.size != int(self.size):
+            raise ValueError(f"Space size is {self.size}; it must be a whole number of at least 1.")
+        object.__setattr__(self, "size", int(self.size))
         if not self.low < self.high:
             raise ValueError(f"Space bounds are [{self.low}, {self.high}]; low must lie below high.")
         object.__setattr__(self, "names", tuple(self.names))

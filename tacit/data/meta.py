@@ -116,6 +116,9 @@ def parquet(path: Path, *, columns: Sequence[str] | None = None, filters: Any = 
 def fill(template: str, **values: Any) -> str:
     """A path template of info.json filled in; only known fields, and no way out of the dataset's folder."""
 
+    if not isinstance(template, str):
+        raise Damaged(f"A path template of info.json is {template!r}; wanted text such as 'data/file-{{file_index}}'.")
+
     def field(match: re.Match[str]) -> str:
         name, width = match[1], match[2]
         if name not in values:

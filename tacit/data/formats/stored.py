@@ -42,6 +42,7 @@ def naming(where: object) -> Iterator[None]:
         yield
     except BROKEN as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"it lacks {reason}." if isinstance(error, KeyError) else reason
         raise Damaged(reason if reason.startswith(str(where)) else f"{where}: {reason}") from error
 
 
