@@ -127,7 +127,8 @@ def marked(folder: Path, *patterns: str) -> str:
 
 def cached(home: Path) -> Callable[[int, str], str]:
     """Caching of video at training size."""
-    source = data.open(home / "imported").select(np.arange(36))
+    source = data.open(home / "imported")
+    source = source.select(np.arange(min(36, len(source))))
 
     def deed(workers: int, engine: Any) -> str:
         place = home / "cached"
@@ -140,7 +141,8 @@ def cached(home: Path) -> Callable[[int, str], str]:
 
 def labelled(home: Path) -> Callable[[int, str], str]:
     """Labelling with the reference's networks at 64 pixels."""
-    source = data.cache(data.open(home / "imported").select(np.arange(8)), size=64)
+    source = data.open(home / "imported")
+    source = data.cache(source.select(np.arange(min(8, len(source)))), size=64)
     model = lapo(source, None, plan=Plan(steps=2, batch=8, device="cpu"))
     assert isinstance(model, LatentActions)
 
