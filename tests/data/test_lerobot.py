@@ -398,22 +398,3 @@ def test_readers_are_opened_again_elsewhere_by_what_they_say(tmp_path: Path) -> 
     reader = LeRobot(tmp_path)
     assert reader.opening is not None
     assert data.open(**json.loads(json.dumps(reader.opening))).prints == reader.prints
-
-
-@pytest.mark.parametrize(
-    ("file", "changes", "says"),
-    [
-        ("info", {"data_path": {"a": 1}}, "path template"),
-        ("tacit", {"spec": {"space": {"kind": "continuous", "size": 1.5}}}, "whole number"),
-        ("tacit", {"episodes": ["a"]}, "what cannot be"),
-        ("tacit", {"episodes": [{"source": 3}]}, "what cannot be"),
-    ],
-)
-def test_metadata_of_a_wrong_kind_are_refused_in_one_line(
-    tmp_path: Path, file: str, changes: dict[str, Any], says: str
-) -> None:
-    written(tmp_path, [4, 5])
-    place = tmp_path / "meta" / f"{file}.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
-    with pytest.raises(ValueError, match=says):
-        data.open(tmp_path).episode(0)
