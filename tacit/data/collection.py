@@ -12,7 +12,7 @@ import numpy as np
 
 from tacit.clip import Episode
 from tacit.data.meta import document
-from tacit.data.reader import BLOCK, Joined, Reader
+from tacit.data.reader import BLOCK, Joined, Reader, Through
 from tacit.data.video import Damaged
 from tacit.data.view import View
 
@@ -22,7 +22,7 @@ COLUMNS = {"state": "state", "latents": "latent", "codes": "codes", "actions": "
 
 
 @final
-class Hiding(Reader):
+class Hiding(Through):
     """A reader without some of its columns."""
 
     def __init__(self, reader: Reader, columns: Sequence[str]) -> None:
@@ -54,26 +54,6 @@ class Hiding(Reader):
     @cached_property
     def prints(self) -> tuple[str, ...]:
         return self.reader.prints
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        return self.reader.sources
-
-    @cached_property
-    def texts(self) -> tuple[str | None, ...]:
-        return self.reader.texts
-
-    @cached_property
-    def successes(self) -> tuple[bool | None, ...]:
-        return self.reader.successes
-
-    @cached_property
-    def splits(self) -> tuple[str, ...]:
-        return self.reader.splits
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return self.reader.names
 
 
 def together(place: Path, read: Callable[[Path], Reader], *, camera: str | None, view: View) -> Reader:

@@ -206,6 +206,32 @@ class Reader(ABC):
         return flat
 
 
+class Through(Reader):
+    """A reader that shows another's episodes in the same order, but otherwise: what is told of them stays."""
+
+    reader: Reader
+
+    @property
+    def sources(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.reader.sources
+
+    @property
+    def texts(self) -> tuple[str | None, ...]:  # type: ignore[override]
+        return self.reader.texts
+
+    @property
+    def successes(self) -> tuple[bool | None, ...]:  # type: ignore[override]
+        return self.reader.successes
+
+    @property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.reader.splits
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.reader.names
+
+
 @final
 class Memory(Reader):
     """Episodes that are already in memory."""

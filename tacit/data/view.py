@@ -18,7 +18,7 @@ import numpy as np
 from tacit.clip import Episode
 from tacit.data.cache import cache
 from tacit.data.episodes import Episodes
-from tacit.data.reader import BLOCK, Reader
+from tacit.data.reader import BLOCK, Reader, Through
 from tacit.data.video import Damaged, bounded, resize
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -189,7 +189,7 @@ def shaped(frames: np.ndarray, view: View, *, size: tuple[int, int] | None = Non
 
 
 @final
-class Viewed(Reader):
+class Viewed(Through):
     """Any reader seen another way, an episode at a time; its episodes stay whole, however long."""
 
     def __init__(self, reader: Reader, view: View) -> None:
@@ -275,26 +275,6 @@ class Viewed(Reader):
         asked = ([self.spec.fps] if self._thinned else []) + ([self.view.crop] if self.view.crop else [])
         mark = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
         return tuple(f"{p}-{mark}" if asked else p for p in self.reader.prints)
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        return self.reader.sources
-
-    @cached_property
-    def texts(self) -> tuple[str | None, ...]:
-        return self.reader.texts
-
-    @cached_property
-    def successes(self) -> tuple[bool | None, ...]:
-        return self.reader.successes
-
-    @cached_property
-    def splits(self) -> tuple[str, ...]:
-        return self.reader.splits
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return self.reader.names
 
     def kept(self, rows: np.ndarray) -> np.ndarray:
         return np.unique(rows)
