@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what needs torch is imported by the command that needs it: 
     from tacit.evaluate import Report
     from tacit.latents.model import LatentActions
 
+Engine = Literal["local", "ray"]  # as in tacit.data.scale
 ENDS = ("random", "expert", "play")  # who acts without having been trained
 
 Environment = Annotated[str, arg(metavar="ENV")]
@@ -254,7 +255,9 @@ def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:
     return table
 
 
-def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> Told:
+def label(
+    model: Model, /, *, data: Path, out: Out, workers: int = 1, engine: Engine = "local", dry_run: bool = False
+) -> Told:
     """Infer the latent action of every transition of a dataset, and write them as a dataset that carries them.
 
     The columns are latent_action, and latent_code where the model's latents are discrete.
@@ -265,6 +268,8 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
         model: the folder of a latent action model, as `tacit train` left it
         data: the dataset folder
         out: the folder to write
+        workers: processes that infer, of one thread each; 1: this one, with all its threads
+        engine: this machine's processes, or a Ray cluster's
         dry_run: infer one episode, tell what all of them would take, write nothing
     """
     from tacit.data import cache
@@ -285,7 +290,8 @@ def label(model: Model, /, *, data: Path, out: Out, dry_run: bool = False) -> To
         told = f"{counts(episodes)}: {told} a transition, in about {took(seconds)}. Nothing was written."
         return Told(facts | {"seconds": seconds}, told)
     began = time.perf_counter()
-    written = labelled(latents, cache(episodes, size=frame), out=out)
+    small = cache(episodes, size=frame, workers=max(2, workers), engine=engine)
+    written = labelled(latents, small, out=out, workers=workers, engine=engine)
     seconds = time.perf_counter() - began
     told = f"{out}: {counts(written)}, a latent of {latents.dim} numbers a transition, in {took(seconds)}."
     return Told(facts | {"seconds": seconds}, told)

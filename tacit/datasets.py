@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from tacit import info as here
-from tacit.commands import counted, counts, took
+from tacit.commands import Engine, counted, counts, took
 from tacit.curation import curate
 from tacit.info import Told
 from tacit.seen import Seen
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # what needs torch is imported by the verb that needs it: `ta
 
 Source = Annotated[Path, arg(metavar="PATH")]
 Out = Annotated[Path, arg(metavar="OUT")]
-Engine = Literal["local", "ray"]
 SHOWN = 8  # faults that are told one by one; the rest are counted
 
 
@@ -77,7 +77,8 @@ def bring(
         told += f" Columns that have no place there were not brought: {', '.join(beside)}."
     facts |= {"columns_left": list(beside)}
     words = _listed(told, made.left, "left out", more={"kept as far as they are whole": made.cut})
-    return Told(facts, Group(words, f"Next: tacit data check {out}; tacit train tacit --data {out} --out out/latents"))
+    then = f"Next: tacit data check {out}; tacit train tacit --data {out} --out out/latents"
+    return Told(facts, Group(words, Text(then, no_wrap=True, overflow="ignore")))  # to be copied as it stands
 
 
 def export(
@@ -127,6 +128,8 @@ def check(
     metadata: bool = False,
     most: int = 200,
     page: Path | None = None,
+    workers: int = 2,
+    engine: Engine = "local",
 ) -> Told:
     """Say what is wrong with recordings before anything is learned from them: PASS, WARN or FAIL a line.
 
@@ -143,11 +146,24 @@ def check(
         metadata: decode nothing; a second for ten thousand episodes
         most: episodes that are decoded, evenly spread
         page: a self-contained HTML page to write, with a contact sheet
+        workers: processes that decode
+        engine: this machine's processes, or a Ray cluster's
     """
     from tacit.data.inspect import inspect
+    from tacit.state import bar
 
     episodes, against = look.open(source), None if held is None else look.open(held)
-    found = inspect(episodes, held=against, horizon=horizon, decode=not metadata, most=most)
+    with bar("looking", most, unit="episodes", shown=not metadata) as advance:
+        found = inspect(
+            episodes,
+            held=against,
+            horizon=horizon,
+            decode=not metadata,
+            most=most,
+            workers=workers,
+            engine=engine,
+            progress=lambda done, total: advance(done, total=total),
+        )
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         found.save(page)

@@ -252,10 +252,10 @@ def bar(
         task = line.add_task(name, total=total, completed=start, rate="")
         began = time.perf_counter()
 
-        def advance(done: int, note: str = "") -> None:
+        def advance(done: int, note: str = "", *, total: int | None = None) -> None:
             if note:
                 line.update(task, description=f"{name} {note}")
             rate = (done - start) / max(1e-9, time.perf_counter() - began)
-            line.update(task, completed=done, rate=f"{rate:.1f} {unit}/s")
+            line.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s")
 
         yield advance

@@ -195,7 +195,7 @@ def test_a_label_budget_is_kept(home: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_label_writes_a_dataset_that_carries_latents(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = told(capsys, "label", "lapo", "--data", "dots", "--out", "labelled")
+    facts = told(capsys, "label", "lapo", "--data", "dots", "--out", "labelled", "--workers", "2")
     data = tacit.data.open(home / "labelled")
     assert (len(data), data.spec.latent) == (60, facts["dim"])
     assert data.spec.codes > 0

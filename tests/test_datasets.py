@@ -152,6 +152,7 @@ def test_the_other_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["import", "a", "out", "--fps", "50"], "50", 1),
         (["import", "a", "out", "--size", "0"], "--size", 2),
         (["import", "a", "out", "--crop", "1", "2"], "TOP LEFT", 2),
+        (["import", "a", "out", "--fit", "pad"], "give --size H", 2),
         (["export", "a", "out", "--to", "robomimc"], "robomimic", 2),
         (["export", "a", "a", "--to", "videos"], "never touched", 1),
         (["export", "a", "odd", "--to", "videos"], "exists already", 1),

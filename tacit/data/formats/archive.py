@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import zipfile
 from pathlib import Path
 from typing import IO, Any, NamedTuple, final
@@ -16,6 +17,7 @@ from tacit.data.video import Damaged, bounded
 KEPT = 2**26  # bytes of an array that are kept, for going back within a compressed one means beginning again
 PIECE = 2**20  # bytes, or rows, read at a time
 HEADER = 2**14  # bytes: numpy itself refuses longer ones, but only once it has read them
+ONE = threading.Lock()  # numpy has Python parse a header, and Python 3.11 miscounts where two threads parse at once
 
 
 class Head(NamedTuple):
@@ -77,7 +79,8 @@ class Archive:
             known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             if version not in known:
                 raise Damaged(f"its header is of version {version}; wanted plain numbers, which need none such.")
-            shape, first, dtype = known[version](start)
+            with ONE:
+                shape, first, dtype = known[version](start)
             head = Head(tuple(shape), dtype, bool(first) and len(shape) > 1, start.tell())
             if dtype.kind not in "US" or dtype.itemsize and 0 in shape[1:]:
                 sane(shape, dtype, where=where)

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tacit.data.inspect import files, fits, labels, look, pictures, twins
 from tacit.data.inspect.films import Film, films, labelled
 from tacit.data.inspect.findings import FAIL, GRADES, PASS, WARN, Finding, counted
 from tacit.data.inspect.pictures import Marks
+from tacit.data.scale import Engine
 from tacit.part import write
 
 __all__ = ["FAIL", "GRADES", "PASS", "WARN", "Finding", "Inspection", "inspect"]
@@ -105,6 +107,7 @@ def inspect(
     most: int = 200,
     background: bool = True,
     workers: int = 1,
+    engine: Engine = "local",
     progress: Progress | None = None,
 ) -> Inspection:
     """Look for what makes learning from recordings fail; nothing is trained and nothing is written.
@@ -118,8 +121,9 @@ def inspect(
     space, names, fps = episodes.spec.space, list(episodes.names), episodes.spec.fps
     lost, picked = files.missing(episodes), spread(len(episodes), most)
     ahead = 0 if held is None or not decode else min(len(held), most)
+    watched = partial(_watched, workers=workers, engine=engine, progress=progress, total=len(picked) + ahead)
     if decode:
-        seen = _watched(episodes, picked, workers=workers, progress=progress, total=len(picked) + ahead)
+        seen = watched(episodes, picked)
     else:
         picked, seen = neighbours(len(episodes), most), []
     looked = counted(len(picked), "episode")
@@ -138,8 +142,7 @@ def inspect(
         found += pictures.findings(marks, seen, names=names, fps=fps, looked=looked, background=background)
     other: list[Film] = []
     if held is not None and decode:
-        rest, done = spread(len(held), most), len(seen)
-        other = _watched(held, rest, workers=workers, progress=progress, total=done + ahead, done=done)
+        other = watched(held, spread(len(held), most), done=len(seen))
     found += twins.findings(episodes, seen, held=held, other=other, decode=decode)
     told = (
         {f.number: f.labels for f in seen if f.labels} if decode else labelled(episodes, picked, skip={*lost, *known})
@@ -167,10 +170,17 @@ def neighbours(count: int, most: int) -> np.ndarray:
 
 
 def _watched(
-    episodes: Episodes, picked: np.ndarray, *, workers: int, progress: Progress | None, total: int, done: int = 0
+    episodes: Episodes,
+    picked: np.ndarray,
+    *,
+    workers: int,
+    engine: Engine,
+    progress: Progress | None,
+    total: int,
+    done: int = 0,
 ) -> list[Film]:
     seen = []
-    for film in films(episodes, picked, workers=workers):
+    for film in films(episodes, picked, workers=workers, engine=engine):
         seen.append(film)
         if progress is not None:
             progress(done + len(seen), total)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tacit.clip import Episode
-from tacit.data.crew import answers
 from tacit.data.episodes import Episodes
 from tacit.data.inspect.labels import Labels, labels
 from tacit.data.reader import BLOCK, Joined, Reader, content
+from tacit.data.scale import Engine, Fault, spread
 from tacit.data.video import resize
 
 SIDE = 64  # pixels of the longer side of what is looked at: a hand or a sprite shows, sensor noise averages out
@@ -76,14 +76,17 @@ class Task:
         yield lambda i: shown(episodes, self.picked[i], stretch=stretch(len(self.picked)))
 
 
-def films(episodes: Episodes, picked: np.ndarray, *, workers: int = 1) -> Iterator[Film]:
+def films(episodes: Episodes, picked: np.ndarray, *, workers: int = 1, engine: Engine = "local") -> Iterator[Film]:
     """Each of the ``picked`` episodes as a film, in order, each decoded once."""
     reader, kept = episodes.reader, stretch(len(picked))
-    many = workers > 1 and reader.opening is not None and streamed(reader)
+    many = (workers > 1 or engine != "local") and reader.opening is not None and streamed(reader)
     if many and episodes.spec.frame is not None:
         task = Task(reader.opening or {}, tuple(episodes.rows.tolist()), tuple(picked.tolist()))
-        for film in answers(task, stop=len(picked), workers=workers):
-            yield told(film, episodes)
+        with contextlib.closing(spread(task, stop=len(picked), workers=workers, engine=engine)) as answers:
+            for number, film in zip(picked.tolist(), answers, strict=True):
+                if isinstance(film, Fault):
+                    film = Film(number, int(episodes.lengths[number]), why=film.why, good=film.good)
+                yield told(film, episodes)
         return
     for number in picked.tolist():
         if streamed(reader):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from tacit.check import check_reader
 from tacit.clip import Space
 from tacit.data import Damaged, Episodes
 from tacit.data.formats import arrays
+from tacit.data.formats.archive import Archive
 from tests.data.formats.several import FIVE, VECTOR, recorded, unlike
 
 
@@ -218,3 +222,27 @@ def test_what_is_no_arrays_is_not_recognised(tmp_path: Path) -> None:
     assert arrays.recognises(tmp_path)
     (tmp_path / "a.mp4").touch()  # beside a video an .npz only tells its actions
     assert not arrays.recognises(tmp_path) and not arrays.recognises(Path("a\0b"))
+
+
+def test_many_headers_are_read_at_once(tmp_path: Path) -> None:
+    """Python 3.11 ends a parse with a SystemError where another thread began one; it was seen in a run of this suite."""
+    np.savez(tmp_path / "beside.npz", actions=np.zeros((5, 2)), state=np.zeros((6, 3)))
+
+    def shapes(_: int) -> tuple[Any, Any]:
+        archive = Archive(tmp_path / "beside.npz")
+        return archive.head("actions").shape, archive.head("state").shape
+
+    def yielding(*_: Any) -> None:
+        sum(range(200))  # time enough for another thread to take its turn
+
+    turn, often = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(5)
+    gc.callbacks.append(yielding)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(shapes, range(500))) == {((5, 2), (6, 3))}
+    finally:
+        gc.callbacks.remove(yielding)
+        gc.set_threshold(*often)
+        sys.setswitchinterval(turn)

@@ -97,17 +97,19 @@ def test_tables_that_contradict_each_other_are_found(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_processes_see_what_one_sees(folder: Path) -> None:
+def test_several_processes_and_a_cluster_see_what_one_sees(folder: Path) -> None:
+    pytest.importorskip("ray")
     script = (
         "import json, sys, tacit.data as d\nfrom tacit.data.inspect import inspect\n"
         "if __name__ == '__main__':\n"
-        "    print(json.dumps([inspect(d.open(sys.argv[1]), workers=n).plain() for n in (1, 2)]))\n"
+        "    ways = [(1, 'local'), (2, 'local'), (2, 'ray')]\n"
+        "    print(json.dumps([inspect(d.open(sys.argv[1]), workers=n, engine=e).plain() for n, e in ways]))\n"
     )
     file = folder.parent / "both.py"
     file.write_text(script)
     said = subprocess.run([sys.executable, str(file), str(folder)], capture_output=True, text=True, check=True).stdout
-    one, two = json.loads(said)
-    assert one == two
+    one, two, ray = json.loads(said)
+    assert one == two == ray and one["decoded"] == one["episodes"]
 
 
 class Films(Reader):
