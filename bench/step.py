@@ -33,7 +33,7 @@ from tacit.latents.forward import Painted
 from tacit.latents.inverse import Stacked
 from tacit.latents.model import LatentActions
 from tacit.part import Part
-from tacit.parts.quantize import VQ
+from tacit.parts.books import VQ
 from tacit.train import Plan, fit
 
 BAR = 1.5

@@ -25,8 +25,8 @@ from tacit.evaluate.report import Report, duration
 from tacit.evaluate.rollout import Chance, Rollouts, rollout
 from tacit.latents.model import LatentActions, label
 from tacit.part import write
+from tacit.parts.books import VQ
 from tacit.parts.keypoints import Keypoints
-from tacit.parts.quantize import VQ
 from tacit.policies.policy import Policy
 from tacit.recipes.bc import bc
 from tacit.recipes.follow import follow

@@ -203,32 +203,10 @@ def recipe(name: str) -> Callable[..., Any]:
     known = cards()
     if name not in known:
         raise Unknown.of("recipe", name, known=known)
-    match name:
-        case "bc":
-            from tacit.recipes.bc import bc
+    from tacit.part import ours
 
-            return bc
-        case "follow":
-            from tacit.recipes.follow import follow
-
-            return follow
-        case "idm":
-            from tacit.recipes.idm import idm
-
-            return idm
-        case "lapo":
-            from tacit.recipes.lapo import lapo
-
-            return lapo
-        case "laom":
-            from tacit.recipes.laom import laom
-
-            return laom
-        case "tacit":
-            from tacit.recipes.tacit import tacit
-
-            return tacit
-    raise Unknown(f"tacit/recipes/{name}.py is there, but tacit.info.recipe does not import it: add it.")
+    found: Callable[..., Any] = ours(f"tacit.recipes.{name}", name)
+    return found
 
 
 def parts(recipe: Callable[..., Any]) -> dict[str, type[Any]]:

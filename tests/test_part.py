@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import tacit.part
 from tacit.clip import Clip, Space
 from tacit.part import CONFIG, WEIGHTS, Part, config, place, printed, sweep, write
+from tacit.parts.books import VQ
 from tacit.parts.outputs import Head
-from tacit.parts.quantize import VQ
 from tacit.parts.slow import Slow
 
 

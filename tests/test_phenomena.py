@@ -24,9 +24,11 @@ from tacit.data.toys import Toy, dots, linear
 from tacit.envs.dots import Board
 from tacit.evaluate.latents import judge
 from tacit.evaluate.probe import probe
+from tacit.latents.forward import Change
+from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions
 from tacit.part import Part
-from tacit.parts.mlp import Between, Change, Flat, Layers
+from tacit.parts.mlp import Flat, Layers
 from tacit.parts.outputs import Head
 from tacit.parts.quantize import Free
 from tacit.train import Plan, fit

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tacit import part, state
 from tacit.clip import Clip, floats
 from tacit.part import Part
-from tacit.parts.quantize import VQ
+from tacit.parts.books import VQ
 from tacit.parts.slow import Slow
 from tacit.train import Plan, fit
 

@@ -107,23 +107,36 @@ def _sees_no_later(model: Any, clip: Clip, j: int, *, said: tuple[Tensor, Tensor
 
 def _leaks_in_training(model: LatentActions, clip: Clip) -> None:
     """The loss, which may take another way than ``predict``: z is held, the goal altered, the prediction watched."""
+    if model.onward.denoises:  # it is shown the goal under noise, and `predict` has been held to showing it none
+        return
     held: list[Any] = []
-    said: list[Tensor] = []
+    said: list[list[Tensor]] = []
+    name = "along" if model.along else "forward"
+    bottle, foretell = model.bottleneck.forward, getattr(model.onward, name)
 
-    def hold(module: Any, given: Any, found: Any) -> Any:
-        held.append(found)
-        return held[0]
+    def hold(*given: Any) -> Any:
+        if len(said) == 1:
+            held.append(bottle(*given))
+            return held[-1]
+        return held.pop(0)
 
-    def watch(module: Any, given: Any, found: Tensor) -> None:
-        said.append(found.float())
+    def watch(*given: Any, **more: Any) -> Any:
+        found = foretell(*given, **more)
+        said[-1].append(found.float())
+        return found
 
-    hooks = [model.bottleneck.register_forward_hook(hold), model.onward.register_forward_hook(watch)]
-    for given in (clip, altered(clip, slice(model.past + 1, None))):
-        with seeded(model.device), torch.no_grad():
-            model.train().loss(given)
-    for hook in hooks:
-        hook.remove()
-    if len(said) != 2 or apart(said[0], said[1]).any():
+    goal = clip.time - 1 if model.along else model.past + 1
+    try:
+        model.bottleneck.forward = hold  # type: ignore[method-assign]
+        setattr(model.onward, name, watch)
+        for given in (clip, altered(clip, slice(goal, None))):
+            said.append([])
+            with seeded(model.device), torch.no_grad():
+                model.train().loss(given)
+    finally:
+        del model.bottleneck.forward
+        delattr(model.onward, name)
+    if not said[0] or len(said[0]) != len(said[1]) or any(apart(*pair).any() for pair in zip(*said, strict=True)):
         raise Broken(
             model,
             "no future frame reaches a prediction but through z",

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tacit.part import Part
 from tacit.parts.conv import Mlp
 from tacit.parts.keypoints import Repaint
+from tacit.parts.mlp import Layers
 from tacit.parts.slow import Slow
 from tacit.parts.unet import UNet
 
 
-class Pixels(Part):
-    """Predicts the next picture itself."""
+class Onward(Part):
+    """What every forward model promises beside its prediction: what it predicts of a frame, and what a miss costs."""
+
+    denoises = False  # whether it is shown in training, under noise, what it is to say (as the keyword ``goal``)
 
     def wanted(self, frames: Tensor) -> Tensor:
+        """What this is to predict of the next frames (N, ...): by default themselves."""
         return frames
 
+    def cost(self, guess: Tensor, wanted: Tensor) -> Tensor:
+        return F.mse_loss(guess, wanted)
+
     def follow(self, encoder: Part) -> None:
-        """Nothing here lags behind the encoder."""
+        """Take after the encoder that has just learnt; by default nothing here lags behind it."""
+
+
+class Pixels(Onward):
+    """Predicts the next picture itself."""
 
 
 class Painted(Pixels):
@@ -44,7 +56,7 @@ class Moved(Pixels):
         return self.net(seen, features, z)
 
 
-class Ahead(Part):
+class Ahead(Onward):
     """The next frame's features as a slow copy of the encoder sees them; the inverse alone teaches it (LAOM)."""
 
     def __init__(
@@ -63,3 +75,24 @@ class Ahead(Part):
 
     def forward(self, seen: Tensor, features: Tensor, z: Tensor) -> Tensor:
         return self.net(torch.cat([features[:, -1].detach(), z], -1))
+
+
+class Change(Onward):
+    """A forward model of features that do not learn: the present ones and what a latent adds to them."""
+
+    def __init__(self, *, encoder: Part, features: int, dim: int, width: int = 192, depth: int = 2) -> None:
+        if any(p.requires_grad for p in encoder.parameters()):
+            raise ValueError(
+                f"{type(encoder).__name__} learns, and what it learns would be to see nothing; predict what a slow "
+                "copy of it sees (Ahead), or give an encoder that is frozen."
+            )
+        self.encoder = encoder
+        self.net = Layers(inputs=features + dim, dim=features, width=width, depth=depth)
+
+    def wanted(self, frames: Tensor) -> Tensor:
+        """What this is to predict of the next pictures (N, C, H, W)."""
+        return self.encoder(frames)
+
+    def forward(self, seen: Tensor, features: Tensor, z: Tensor) -> Tensor:
+        now = features[:, -1]
+        return now + self.net(torch.cat([now, z], -1))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from tacit.part import Part
 from tacit.parts.conv import Impala, Mlp
+from tacit.parts.mlp import Layers
 
 
 class Stacked(Part):
@@ -29,6 +30,16 @@ class Pair(Part):
     def __init__(self, *, features: int, dim: int, width: int = 1024, blocks: int = 3) -> None:
         super().__init__()
         self.net = Mlp(inputs=2 * features, dim=dim, width=width, depth=blocks)
+
+    def forward(self, seen: Tensor, goal: Tensor) -> Tensor:
+        return self.net(torch.cat([seen[:, -1], goal], -1))
+
+
+class Between(Part):
+    """An inverse model of features that need no further look: a plain network on those of now and of then."""
+
+    def __init__(self, *, features: int, dim: int, width: int = 192, depth: int = 2) -> None:
+        self.net = Layers(inputs=2 * features, dim=dim, width=width, depth=depth)
 
     def forward(self, seen: Tensor, goal: Tensor) -> Tensor:
         return self.net(torch.cat([seen[:, -1], goal], -1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tacit.clip import Clip, floats
@@ -20,14 +22,33 @@ from tacit.parts.quantize import Bottled
 from tacit.spread import average
 
 
+class Step(NamedTuple):
+    """What one loss was made of, a row a transition: what the extra signals of a model are told."""
+
+    clip: Clip  # as it was drawn, with all its frames
+    ends: Tensor  # (N, 2) int64: the frames of its clip that each transition leads from and to
+    found: Bottled  # (N, ...)
+    features: Tensor  # (B, T', ...) as the forward model has them, of the frames that were looked at
+    guess: Tensor
+    wanted: Tensor
+    present: Tensor  # what saying "nothing happens" would have said
+
+    def at(self, x: Tensor) -> Tensor:
+        """What ``x`` (B, T, ...) holds at both ends of each transition: (N, 2, ...)."""
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(len(self.ends) // len(x))
+        return x[rows[:, None], self.ends]
+
+
 class LatentActions(Part):
     """Finds the latent action ``z`` between two frames by asking what a forward model must be told to reach the second.
 
     ``past`` more frames are seen before the present one. In training the goal lies up to ``reach`` steps ahead; the
-    forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). ``shift`` moves the inverse's
-    pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z`` cannot say
-    where things are, only what changes; ``cyclic`` brings back on the other side what leaves the picture. ``label`` is
-    a head that reads true actions from ``z`` where they are known.
+    forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). With ``along``, of an inverse and a
+    forward model that go through time causally, every transition of a clip is learnt from at once. ``shift`` moves the
+    inverse's pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z``
+    cannot say where things are, only what changes; ``cyclic`` brings back on the other side what leaves the picture.
+    ``label`` is a head that reads true actions from ``z`` where they are known; ``signals`` are further costs;
+    ``language`` makes tokens of an episode's text for both models. ``of`` says what is looked at.
     """
 
     def __init__(
@@ -38,18 +59,25 @@ class LatentActions(Part):
         forward: Part,
         encoder: Part | None = None,
         label: Part | None = None,
+        language: Part | None = None,
+        signals: Sequence[Part] = (),
+        of: Literal["frames", "state"] = "frames",
         past: int = 0,
         reach: int = 1,
         ahead: bool = True,
+        along: bool = False,
         shift: int = 0,
         cyclic: bool = False,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if along and reach > 1 or shift and of == "state":
+            raise ValueError(f"Given {along=}, {reach=}, {shift=}, {of=}; along has a reach of 1, and states no shift.")
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
-        self.onward, self.label = forward, label  # `forward` is torch's own name
-        self.past, self.reach, self.ahead, self.weight = past, reach, ahead, weight
-        self.shift, self.cyclic = shift, cyclic
+        self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
+        self.signals = nn.ModuleList(signals)
+        self.of, self.past, self.reach, self.ahead, self.along = of, past, reach, ahead, along
+        self.shift, self.cyclic, self.weight = shift, cyclic, weight
         self.dim: int = bottleneck.dim  # type: ignore[assignment]
         self.register_buffer("scale", torch.tensor(0.0))  # mean squared change between frames: the unit of the loss
 
@@ -63,39 +91,63 @@ class LatentActions(Part):
             raise ValueError(
                 f"Clips have {clip.time} frames; this model trains on {self.length}: data.clips({self.length})."
             )
-        rows = torch.arange(len(clip), device=clip.device)
-        steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
         known = None
         if self.label is not None and clip.mask is not None and clip.actions is not None:
-            clip, known = self._at_labels(clip)
-            steps = torch.where(known, 1, steps)
-        raw = clip.frames
-        pair = torch.cat([raw[:, : self.past + 1], raw[rows, self.past + steps][:, None]], 1)  # type: ignore[index]
-        frames = floats(pair)
-        features = self._features(frames)
-        viewed = self._features(floats(shifted(pair, self.shift, cyclic=self.cyclic))) if self.shift else features
-        found = self.bottleneck(self.inverse(viewed[:, :-1], viewed[:, -1]))
-        goal = frames[:, -1] if self.ahead else floats(raw[:, self.past + 1])  # type: ignore[index]
-        wanted, present = self.onward.wanted(goal), self.onward.wanted(frames[:, -2])  # type: ignore[operator]
-        miss = F.mse_loss(self.onward(frames[:, :-1], features[:, :-1], found.z).float(), wanted)
-        still = F.mse_loss(present, wanted)  # what saying "nothing happens" would cost
+            clip, known = (clip, clip.mask.flatten(0, 1)) if self.along else self._at_labels(clip)
+        step = self._window(clip) if self.along else self._pair(clip, known)
+        miss = self.onward.cost(step.guess.float(), step.wanted)  # type: ignore[operator]
+        still = self.onward.cost(step.present, step.wanted)  # type: ignore[operator]
         if self.training:
             self.scale.lerp_(average(still.detach()), 0.01 if self.scale > 0 else 1.0)
-        cost = miss / self.scale.clamp(min=1e-6) + found.loss
-        metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **found.metrics}
+        cost = miss / self.scale.clamp(min=1e-6) + step.found.loss
+        metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **step.found.metrics}
         if known is not None:
-            taught = self.label.cost(found.z, clip.actions[:, self.past], known=known)  # type: ignore[operator,union-attr,index]
+            actions = clip.actions.flatten(0, 1) if self.along else clip.actions[:, self.past]  # type: ignore[union-attr,index]
+            taught = self.label.cost(step.found.z, actions, known=known)  # type: ignore[operator,union-attr]
             cost, metrics["label"] = cost + self.weight * taught, taught.detach()
+        for signal in self.signals:
+            extra = signal.cost(self, step)  # type: ignore[operator]
+            cost, metrics[type(signal).__name__.lower()] = cost + signal.weight * extra, extra.detach()  # type: ignore[operator]
         return cost, metrics
+
+    def _pair(self, clip: Clip, known: Tensor | None) -> Step:
+        """One transition of each clip, over a random number of steps; a label teaches one step."""
+        rows = torch.arange(len(clip), device=clip.device)
+        steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
+        steps = steps if known is None else torch.where(known, 1, steps)
+        raw = self.raw(clip)
+        pair = torch.cat([raw[:, : self.past + 1], raw[rows, self.past + steps][:, None]], 1)
+        seen, features, viewed = self._both(pair)
+        told = self._told(clip)
+        found = self.bottleneck(self.inverse(viewed[:, :-1], viewed[:, -1], **told))
+        goal = seen[:, -1] if self.ahead else self._values(raw[:, self.past + 1])
+        wanted, present = self.onward.wanted(goal), self.onward.wanted(seen[:, -2])  # type: ignore[operator]
+        told |= {"goal": wanted} if self.onward.denoises else {}
+        guess = self.onward(seen[:, :-1], features[:, :-1], found.z, **told)
+        ends = torch.stack([torch.full_like(steps, self.past), self.past + steps], 1)
+        return Step(clip, ends, found, features, guess, wanted, present)
+
+    def _window(self, clip: Clip) -> Step:
+        """Every transition of each clip, each seen from no later than its goal."""
+        seen, features, viewed = self._both(self.raw(clip))
+        told, time = self._told(clip), clip.time
+        found = self.bottleneck(self.inverse.along(viewed, **told).flatten(0, 1))  # type: ignore[operator]
+        z = found.z.unflatten(0, (len(clip), time - 1))
+        guess = self.onward.along(seen[:, :-1], features[:, :-1], z, **told)  # type: ignore[operator]
+        every = self.onward.wanted(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # type: ignore[operator]
+        ends = torch.arange(time - 1, device=clip.device)[:, None] + torch.arange(2, device=clip.device)
+        rows = [x.flatten(0, 1) for x in (guess, every[:, 1:], every[:, :-1])]
+        return Step(clip, ends.repeat(len(clip), 1), found, features, *rows)
 
     def _at_labels(self, clip: Clip) -> tuple[Clip, Tensor]:
         """Clips begun where their first label lies, as far as they hold one, and which do: a label teaches one step."""
-        assert clip.frames is not None and clip.actions is not None and clip.mask is not None
+        assert clip.actions is not None and clip.mask is not None
         known = clip.mask[:, self.past :]
         late = known.int().argmax(1, keepdim=True)  # 0 where there is none
         rows, time = torch.arange(len(clip), device=clip.device)[:, None], torch.arange(clip.time, device=clip.device)
         frames, steps = (late + time).clamp(max=clip.time - 1), (late + time[:-1]).clamp(max=clip.time - 2)
-        moved = Clip(frames=clip.frames[rows, frames], actions=clip.actions[rows, steps], mask=clip.mask[rows, steps])
+        seen = {k: getattr(clip, k)[rows, frames] for k in ("frames", "state") if getattr(clip, k) is not None}
+        moved = Clip(**seen, actions=clip.actions[rows, steps], mask=clip.mask[rows, steps], text=clip.text)
         return moved, known.any(1)
 
     def after_step(self) -> None:
@@ -110,40 +162,84 @@ class LatentActions(Part):
     def found(self, clip: Clip) -> Bottled:
         """What the bottleneck makes of every transition, row by row: (B * (T-1), ...)."""
         _, features = self._seen(clip)
-        return self.bottleneck(self.inverse(self._pasts(features), features[:, 1:].flatten(0, 1)))
+        if self.along:
+            return self.bottleneck(self._rolled(self.inverse, clip, features, size=self.past + 2).flatten(0, 1))
+        told = self._told(clip, times=clip.time - 1)
+        return self.bottleneck(self.inverse(self._pasts(features), features[:, 1:].flatten(0, 1), **told))
 
     def predict(self, clip: Clip, latents: Tensor) -> Tensor:
         """What each latent (B, T-1, D) makes of the frame it leaves from: comparable with ``targets``."""
         frames, features = self._seen(clip)
-        guess = self.onward(self._pasts(frames), self._pasts(features), latents.flatten(0, 1))
+        if self.along:
+            given = (frames[:, :-1], features[:, :-1], latents)
+            return self._rolled(self.onward, clip, *given, size=self.past + 1).float()
+        told = self._told(clip, times=clip.time - 1)
+        guess = self.onward(self._pasts(frames), self._pasts(features), latents.flatten(0, 1), **told)
         return guess.float().unflatten(0, latents.shape[:2])
 
     def targets(self, clip: Clip) -> Tensor:
         """What ``predict`` should have said, (B, T-1, ...)."""
-        after = floats(clip.frames)[:, 1:]  # type: ignore[arg-type]
+        after = self._values(self.raw(clip))[:, 1:]
         return self.onward.wanted(after.flatten(0, 1)).unflatten(0, after.shape[:2])  # type: ignore[operator]
 
     def features(self, clip: Clip) -> Tensor:
         """What the encoder sees in each frame, flat: (B, T, F); without an encoder, a picture of eight by eight."""
         frames, features = self._seen(clip)
-        if self.encoder is None:
+        if self.encoder is None and self.of == "frames":
             features = F.adaptive_avg_pool2d(frames.flatten(0, 1), 8).unflatten(0, frames.shape[:2])
         return features.flatten(2)
 
+    def raw(self, clip: Clip) -> Tensor:
+        """What is looked at as it was recorded, (B, T, ...)."""
+        found = clip.state if self.of == "state" else clip.frames
+        if found is None:
+            raise ValueError(f"This model looks at {self.of}, and the clip has none; record or bring data that has.")
+        return found
+
+    def _values(self, raw: Tensor) -> Tensor:
+        return raw.float() if self.of == "state" else floats(raw)
+
     def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        frames = floats(clip.frames)  # type: ignore[arg-type]
+        frames = self._values(self.raw(clip))
         return frames, self._features(frames)
+
+    def _both(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is looked at, its features, and the features as the inverse model has them: of moved pictures."""
+        seen = self._values(raw)
+        features = self._features(seen)
+        if not self.shift:
+            return seen, features, features
+        return seen, features, self._features(self._values(shifted(raw, self.shift, cyclic=self.cyclic)))
 
     def _features(self, frames: Tensor) -> Tensor:
         if self.encoder is None:
             return frames
         return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
+    def _told(self, clip: Clip, *, times: int = 1) -> dict[str, Tensor]:
+        """What both models are told of each episode's text, as often as the clip has rows."""
+        if self.language is None:
+            return {}
+        if clip.text is None:
+            raise ValueError("This model was built with a language, and the clip has no text; bring data that has.")
+        return {"told": self.language(clip.text).to(clip.device).repeat_interleave(times, 0)}
+
     def _pasts(self, x: Tensor) -> Tensor:
         """For every frame but the last, it and the ``past`` before it; before the first there is only the first."""
         time = torch.arange(x.shape[1] - 1, device=x.device)
         index = (time[:, None] + torch.arange(-self.past, 1, device=x.device)).clamp(min=0)
         return x[:, index].flatten(0, 1)
+
+    def _rolled(self, part: Part, clip: Clip, *given: Tensor, size: int) -> Tensor:
+        """What ``part`` says along the clip where it is never shown more than ``size`` moments: first few, then all."""
+        early = part.along(*(x[:, :size] for x in given), **self._told(clip))  # type: ignore[operator]
+        count = given[0].shape[1] - size
+        if count <= 0:
+            return early
+        index = torch.arange(1, count + 1)[:, None] + torch.arange(size)
+        windows = (x[:, index.to(x.device)].flatten(0, 1) for x in given)
+        later = part.along(*windows, **self._told(clip, times=count))[:, -1]  # type: ignore[operator]
+        return torch.cat([early, later.unflatten(0, (len(clip), count))], 1)
 
 
 def label(
@@ -185,16 +281,19 @@ def infer(
     model: LatentActions, data: Episodes, *, number: int, batch: int = 64
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and codes of one episode; long ones in stretches that overlap by the past the model wants."""
-    frames = data.episode(number).frames
-    if frames is None:
-        raise ValueError(f"Episode {number} has no frames; this model infers latent actions from pictures.")
-    training, count = model.training, len(frames) - 1
+    episode = data.episode(number)
+    seen = episode.state if model.of == "state" else episode.frames
+    if seen is None:
+        raise ValueError(f"Episode {number} has no {model.of}, from which this model infers latent actions.")
+    training, count = model.training, len(seen) - 1
     model.eval()
     latents, codes = [], []
     for start in range(0, max(count, 1), batch):
         first = max(0, start - model.past)
-        piece = frames[first : start + batch + 1] if count else frames[[0, 0]]  # one frame: nothing, but so wide
-        clip = Clip(frames=torch.from_numpy(np.array(piece))[None].permute(0, 1, 4, 2, 3))
+        piece = seen[first : start + batch + 1] if count else seen[[0, 0]]  # one moment: nothing, but so wide
+        given = torch.from_numpy(np.array(piece))[None]
+        text = None if episode.text is None else (episode.text,)
+        clip = Clip(state=given, text=text) if model.of == "state" else Clip(frames=given.movedim(-1, 2), text=text)
         found = model.found(clip.to(model.device))
         latents.append(found.z[start - first :].float().cpu().numpy())
         if found.codes is not None:

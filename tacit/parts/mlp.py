@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from tacit.part import Part
@@ -41,37 +40,3 @@ class Flat(Part):
                 f"Pictures of {tuple(frames.shape[-2:])} pixels were given where {self.frame} were wanted."
             )
         return frames.mean(-3).flatten(-2)
-
-
-class Between(Part):
-    """An inverse model of features that need no further look: a plain network on those of now and of then."""
-
-    def __init__(self, *, features: int, dim: int, width: int = 192, depth: int = 2) -> None:
-        self.net = Layers(inputs=2 * features, dim=dim, width=width, depth=depth)
-
-    def forward(self, seen: Tensor, goal: Tensor) -> Tensor:  # type: ignore[override]
-        return self.net(torch.cat([seen[:, -1], goal], -1))
-
-
-class Change(Part):
-    """A forward model of features that do not learn: the present ones and what a latent adds to them."""
-
-    def __init__(self, *, encoder: Part, features: int, dim: int, width: int = 192, depth: int = 2) -> None:
-        if any(p.requires_grad for p in encoder.parameters()):
-            raise ValueError(
-                f"{type(encoder).__name__} learns, and what it learns would be to see nothing; predict what a slow "
-                "copy of it sees (latents.forward.Ahead), or give an encoder that is frozen."
-            )
-        self.encoder = encoder
-        self.net = Layers(inputs=features + dim, dim=features, width=width, depth=depth)
-
-    def wanted(self, frames: Tensor) -> Tensor:
-        """What this is to predict of the next pictures (N, C, H, W)."""
-        return self.encoder(frames)
-
-    def follow(self, encoder: Part) -> None:
-        """Nothing here lags behind the encoder, which stands still."""
-
-    def forward(self, seen: Tensor, features: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
-        now = features[:, -1]
-        return now + self.net(torch.cat([now, z], -1))

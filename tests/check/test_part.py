@@ -19,16 +19,24 @@ from tacit.data import toys
 from tacit.data.episodes import Episodes
 from tacit.envs.dots import Board
 from tacit.latents.decode import Decoder
-from tacit.latents.forward import Ahead, Moved, Painted, Pixels
-from tacit.latents.inverse import Difference, Pair, Stacked
+from tacit.latents.foresight import Added, Features, Foreseen, Patched, Rolled, Unrolled
+from tacit.latents.forward import Ahead, Change, Moved, Onward, Painted, Pixels
+from tacit.latents.hindsight import Acting, Asked, Contrast, Reader, Window
+from tacit.latents.inverse import Between, Difference, Pair, Stacked
 from tacit.latents.model import LatentActions
+from tacit.latents.signals import Arrow, Body, Composition, Covariance, Null, Reversal, Signal
 from tacit.latents.supervised import Supervised
 from tacit.part import Part
+from tacit.parts.attention import Causal, Queries, SpaceTime
+from tacit.parts.books import NSVQ, VQ, Books, Learnt, Residual
 from tacit.parts.conv import Impala, Mlp, Strided
 from tacit.parts.keypoints import Keypoints, Repaint
-from tacit.parts.mlp import Between, Change, Flat, Layers
+from tacit.parts.mlp import Flat, Layers
+from tacit.parts.nested import Nested
 from tacit.parts.outputs import Head
-from tacit.parts.quantize import FSQ, VQ, Bottleneck, Free, Gaussian
+from tacit.parts.patches import Patches, PatchTransformer, Pictures
+from tacit.parts.quantize import FSQ, LFQ, Bottleneck, Free, Gaussian, Sparse
+from tacit.parts.rotation import Rotation
 from tacit.parts.slow import Slow
 from tacit.parts.unet import UNet
 from tacit.policies.cloning import Cloning, Following
@@ -36,6 +44,7 @@ from tacit.policies.policy import Policy
 
 SIDE = (16, 16)
 PLANE, FIVE = Space("continuous", 2), Space("discrete", 5)
+SLIGHT: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2}
 BOARD = Board(size=16, goal=False)
 
 
@@ -57,6 +66,11 @@ def pictures(channels: int = 3, *, count: int = 4) -> Tensor:
 def seen(frames: int = 1) -> Tensor:
     """Pictures up to the present one, (B, T, C, H, W)."""
     return torch.rand(4, frames, 3, *SIDE) - 0.5
+
+
+def tokens(*frames: int) -> Tensor:
+    """Four tokens of four numbers for each of four pictures, or for so many frames of four clips."""
+    return torch.randn(4, *frames, 4, 4)
 
 
 def eyes() -> Keypoints:
@@ -83,7 +97,7 @@ def decoding() -> Decoder:
 
 # -- every part ----------------------------------------------------------------------------------------------------
 
-ABSTRACT = {Part, Policy, Pixels, Bottleneck}
+ABSTRACT = {Part, Policy, Onward, Pixels, Foreseen, Bottleneck, Books, Signal}
 TOLD = (torch.linspace(-1, 1, 16).view(4, 4), torch.linspace(1, 0, 16).view(4, 4), torch.linspace(0, 1, 16).view(4, 4))
 INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Impala: lambda: (Impala(channels=3, frame=SIDE, width=1, dim=8), (pictures(),)),
@@ -102,7 +116,14 @@ INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Free: lambda: (Free(4), (TOLD[0],)),
     Gaussian: lambda: (Gaussian(2), (TOLD[0],)),
     VQ: lambda: (VQ(groups=1, tokens=2, dim=2, codes=4), (TOLD[0],)),
+    Learnt: lambda: (Learnt(groups=1, tokens=2, dim=2, codes=4), (TOLD[0],)),
+    NSVQ: lambda: (NSVQ(groups=1, tokens=2, dim=2, codes=4), (TOLD[0],)),
+    Residual: lambda: (Residual(NSVQ(groups=1, tokens=2, dim=2, codes=4), stages=2), (TOLD[0],)),
     FSQ: lambda: (FSQ((5, 3), groups=2), (TOLD[0],)),
+    LFQ: lambda: (LFQ(2, groups=2), (TOLD[0],)),
+    Sparse: lambda: (Sparse(4), (TOLD[0],)),
+    Rotation: lambda: (Rotation(4, size=2), (TOLD[0],)),
+    Nested: lambda: (Nested(Free(4), slots=4), (TOLD[0],)),
     Head: lambda: (Head(features=4, space=FIVE, width=8), (TOLD[0],)),
     Stacked: lambda: (Stacked(frame=SIDE, frames=2, dim=4, width=1, features=8), (seen(), pictures())),
     Pair: lambda: (Pair(features=4, dim=3, width=8, blocks=1), (TOLD[0][:, None], TOLD[1])),
@@ -112,6 +133,29 @@ INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Ahead: lambda: (
         Ahead(encoder=eyes(), features=4, dim=4, width=8, blocks=1), (seen(), TOLD[0][:, None], TOLD[1])
     ),
+    Patches: lambda: (Patches(frame=SIDE, patch=8, dim=8), (pictures(),)),
+    Pictures: lambda: (Pictures(frame=SIDE, patch=8, dim=4), (tokens(),)),
+    PatchTransformer: lambda: (
+        PatchTransformer(frame=SIDE, patch=8, dim=8, layers=1, heads=2, pooled=True), (pictures(),)
+    ),
+    Causal: lambda: (Causal(dim=4, layers=1, heads=2), (tokens(),)),
+    SpaceTime: lambda: (SpaceTime(dim=4, layers=1, heads=2, extra=1), (tokens(3),)),
+    Queries: lambda: (Queries(features=4, dim=8, queries=2, heads=2), (tokens(),)),
+    Acting: lambda: (Acting(frame=SIDE, patch=8, dim=2, **SLIGHT), (seen(), pictures())),
+    Contrast: lambda: (Contrast(features=4, grid=(2, 2), dim=4, spatial=1, **SLIGHT), (tokens(1), tokens())),
+    Reader: lambda: (Reader(features=4, tokens=4, dim=4, **SLIGHT), (tokens(1), tokens())),
+    Asked: lambda: (Asked(features=4, dim=4, **SLIGHT), (tokens(1), tokens())),
+    Window: lambda: (Window(features=4, dim=2, **SLIGHT), (TOLD[0][:, None], TOLD[1])),
+    Patched: lambda: (
+        Patched(frame=SIDE, patch=8, features=4, dim=4, tokens=2, **SLIGHT), (seen(), tokens(1), TOLD[0])
+    ),
+    Added: lambda: (Added(frame=SIDE, patch=8, dim=4, **SLIGHT), (seen(), seen(), TOLD[0])),
+    Unrolled: lambda: (Unrolled(frame=SIDE, patch=8, dim=4, **SLIGHT), (seen(4), seen(4), tokens())),
+    Features: lambda: (
+        Features(encoder=Patches(frame=SIDE, patch=8, dim=4), features=4, tokens=4, dim=4, **SLIGHT),
+        (seen(), tokens(1), TOLD[0]),
+    ),
+    Rolled: lambda: (Rolled(encoder=eyes(), features=4, dim=4, **SLIGHT), (seen(4), tokens(), tokens())),
     Decoder: lambda: (decoding(), TOLD),
 }  # fmt: skip
 WHOLE: dict[type[Part], Callable[[], Part]] = {
@@ -119,7 +163,8 @@ WHOLE: dict[type[Part], Callable[[], Part]] = {
     Supervised: lambda: Supervised(encoder=eyes(), features=4, head=Head(features=12, space=PLANE)),
     Cloning: lambda: pilot(space=PLANE),
 }
-ELSEWHERE = {Following}  # has no loss: tried as a policy, below
+# Has no loss: tried as a policy, below. Have none of their own: tried in a model, in tests/latents/test_signals.py.
+ELSEWHERE = {Following, Arrow, Body, Composition, Covariance, Null, Reversal}
 
 
 def every_part() -> set[type[Part]]:

@@ -19,7 +19,8 @@ from tacit.latents import LatentActions, infer, keep, label
 from tacit.latents.forward import Painted
 from tacit.latents.inverse import Stacked
 from tacit.part import Part
-from tacit.parts.quantize import VQ, Free
+from tacit.parts.books import VQ
+from tacit.parts.quantize import Free
 
 
 def model(bottleneck: Part | None = None, *, past: int = 1, seed: int = 0) -> LatentActions:

@@ -16,8 +16,8 @@ from tacit.data.episodes import Episodes
 from tacit.latents.forward import Moved
 from tacit.latents.inverse import Pair
 from tacit.latents.model import LatentActions
+from tacit.parts.books import VQ
 from tacit.parts.keypoints import Keypoints
-from tacit.parts.quantize import VQ
 from tacit.policies.cloning import Cloning
 from tacit.recipes import laom
 from tacit.train import Plan, fit

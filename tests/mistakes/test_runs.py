@@ -37,7 +37,7 @@ import torch
 from tacit import spread
 from tacit.data import toys
 from tacit.envs.dots import Board
-from tacit.parts import quantize
+from tacit.parts import books
 from tacit.recipes.lapo import lapo
 from tacit.train import Plan, fit
 torch.set_num_threads(1)
@@ -51,10 +51,10 @@ class Look:  # before the run ends, when every process is given what rank 0 has
         self.said = [hashlib.sha256(x).hexdigest() for x in (shared, said["bottleneck.recent"])]
         self.said.append(int(model.bottleneck.resets))
 def trained(alone):
-    book = quantize.VQ(groups=1, tokens=2, dim=4, codes=8, decay=0.9, patience=3, every=2, memory=32)
+    book = books.VQ(groups=1, tokens=2, dim=4, codes=8, decay=0.9, patience=3, every=2, memory=32)
     model, look = lapo(data, None, width=1, base=8, bottleneck=book, plan=Plan(steps=1, batch=8)), Look()
     if alone:
-        quantize.spread = SimpleNamespace(total=spread.total, agreed=lambda tensor: tensor)
+        books.spread = SimpleNamespace(total=spread.total, agreed=lambda tensor: tensor)
     fit(model, data.clips(3), None, Plan(steps=12, batch=8, warmup=1, rate=1e-3), watch=[look])
     return look.said
 print(json.dumps([trained(False), trained(True)]))

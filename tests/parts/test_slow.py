@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tacit.part import Part
+from tacit.parts.books import VQ
 from tacit.parts.conv import Mlp
-from tacit.parts.quantize import VQ
 from tacit.parts.slow import Slow
 
 

@@ -1,0 +1,186 @@
+"""Further costs: each lowers what it names, in a model that would not by itself, and none is met by shrinking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tacit.check import check_latents
+from tacit.clip import Clip
+from tacit.data.toys import dots, linear
+from tacit.envs.dots import Board
+from tacit.latents.forward import Change, Moved
+from tacit.latents.inverse import Between
+from tacit.latents.model import LatentActions, Step
+from tacit.latents.signals import Body, Composition, Arrow, Covariance, Null, Reversal, Signal, between
+from tacit.part import Part
+from tacit.parts.keypoints import Keypoints
+from tacit.parts.mlp import Flat
+from tacit.parts.quantize import Bottled, Free
+from tacit.train import Plan, fit
+
+SIDE, WIDTH = (12, 12), 4
+
+
+def seeing(*signals: Signal, reach: int = 1) -> LatentActions:
+    torch.manual_seed(0)
+    look = Flat(frame=SIDE)
+    return LatentActions(
+        encoder=look,
+        inverse=Between(features=look.dim, dim=WIDTH, width=64),
+        bottleneck=Free(WIDTH),
+        forward=Change(encoder=look, features=look.dim, dim=WIDTH, width=64),
+        signals=signals,
+        reach=reach,
+    )
+
+
+def feeling(*signals: Signal, reach: int = 2) -> LatentActions:
+    torch.manual_seed(0)
+    return LatentActions(
+        inverse=Between(features=8, dim=WIDTH, width=64),
+        bottleneck=Free(WIDTH),
+        forward=Change(encoder=Nothing(), features=8, dim=WIDTH, width=64),
+        signals=signals,
+        reach=reach,
+        of="state",
+    )
+
+
+class Nothing(Part):
+    """States are features as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x
+
+
+def step(made: LatentActions, clip: Clip) -> Step:
+    with torch.no_grad():
+        return made._pair(clip, None)
+
+
+@pytest.mark.parametrize("kind", [Null, Reversal, Composition, Arrow])
+def test_the_signal_lowers_what_it_names(kind: type[Signal]) -> None:
+    """In a model that is no less of use for it: another transition's latents predict worse."""
+    sight = kind is Arrow
+    toy: Any = (
+        dots(Board(size=12), episodes=200, length=10) if sight else linear(episodes=200, size=8, actions=2, exogenous=1)
+    )
+    costs = []
+    for signals in ((), (kind(1.0),)):
+        made = seeing(*signals) if sight else feeling(*signals)
+        plan = Plan(steps=700 if sight else 300, batch=64, rate=3e-3, seed=0, log_every=400, device="cpu")
+        made = fit(made, toy.episodes.clips(made.length), None, plan).eval()
+        clip = toy.episodes.clips(3).batch(np.arange(128))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            costs.append(float(kind(1.0).cost(made, step(made, clip))))
+            z, goal = made.infer(clip), made.targets(clip)
+            own, others = ((made.predict(clip, z.roll(k, 0)) - goal).square().mean() for k in (0, 1))
+        assert float(own) < 0.9 * float(others)
+    assert costs[1] < 0.5 * costs[0]
+
+
+class Doubling(LatentActions):
+    """Its latent is the change of the state, so that every identity holds and can be computed by hand."""
+
+    def found(self, clip: Clip) -> Bottled:
+        assert clip.state is not None
+        z = (clip.state[:, 1:] - clip.state[:, :-1]).flatten(0, 1)
+        return Bottled(z, z.new_zeros(()), {})
+
+
+def moved(z: Tensor, *, pairs: Tensor, offset: float = 0.0) -> tuple[LatentActions, Step]:
+    look = Flat(frame=(1, 1))
+    made = Doubling(
+        inverse=Between(features=2, dim=2), bottleneck=Free(2), of="state",
+        forward=Change(encoder=look, features=2, dim=2),
+    )  # fmt: skip
+    clip, found = Clip(state=pairs), Bottled(z, z.new_zeros(()), {})
+    ends = torch.tensor([[0, 1]]).repeat(len(pairs), 1)
+    return made, Step(clip, ends, found, pairs, z, z, z)
+
+
+def test_what_holds_by_construction_costs_nothing_and_what_does_not_costs_its_share() -> None:
+    states = torch.randn(5, 3, 2)
+    made, given = moved(states[:, 1] - states[:, 0], pairs=states)
+    for kind in (Null, Reversal, Composition):
+        assert float(kind().cost(made, given)) == pytest.approx(0, abs=1e-6)
+    z = given.found.z
+    made.found = lambda clip: Bottled(torch.ones(len(pairs_of(clip)), 2) * 3, z.new_zeros(()), {})  # type: ignore[method-assign]
+    assert float(Null().cost(made, given)) == pytest.approx(9 / float(z.square().mean()), rel=1e-5)
+    assert float(Reversal().cost(made, given)) == pytest.approx(36 / 9)  # 3 + 3, in units of 3
+    assert float(Composition().cost(made, given)) == pytest.approx(1)  # 3 + 3 - 3
+
+
+def pairs_of(clip: Clip) -> Tensor:
+    assert clip.state is not None
+    return clip.state[:, :-1].flatten(0, 1)
+
+
+def test_covariance_is_that_of_numpy() -> None:
+    rows = torch.randn(40, 3)
+    made, given = moved(rows[:, :2], pairs=torch.randn(40, 2, 2))
+    told = np.cov(rows.numpy().T)
+    wanted = (told[~np.eye(3, dtype=bool)] ** 2).mean()
+    assert float(Covariance().cost(made, given._replace(features=rows[:, None]))) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_body_is_led_by_the_latent() -> None:
+    """States that move by z: learnt in a moment, and impossible from the state alone."""
+    torch.manual_seed(0)
+    state, z = torch.randn(512, 2), torch.randn(512, 2)
+    made, given = moved(z, pairs=torch.stack([state, state + z], 1))
+    body = Body(state=2, dim=2, width=32)
+    before = float(body.cost(made, given))
+    optimiser = torch.optim.Adam(body.parameters(), 1e-2)
+    for _ in range(150):
+        optimiser.zero_grad()
+        body.cost(made, given).backward()
+        optimiser.step()
+    assert float(body.cost(made, given)) < 0.1 < 0.8 < before
+    shuffled = given._replace(found=given.found._replace(z=z.roll(1, 0)))
+    assert float(body.cost(made, shuffled)) > 0.8
+
+
+def test_each_latent_is_told_the_text_of_its_own_clip() -> None:
+    made, given = moved(torch.zeros(2, 2), pairs=torch.zeros(2, 3, 2))
+    heard: list[Any] = []
+    made.found = lambda clip: heard.append(clip.text) or Bottled(torch.zeros(len(clip), 2), torch.zeros(()), {})  # type: ignore[method-assign,func-returns-value]
+    given = given._replace(clip=given.clip.replace(text=("left", "right")), ends=torch.zeros(4, 2, dtype=torch.int64))
+    between(made, given, pairs=torch.zeros(8, 2, 2))
+    between(made, given, pairs=torch.zeros(6, 2, 2), each=1)
+    assert heard == [("left", "left", "right", "right") * 2, ("left", "right") * 3]
+
+
+def test_a_model_with_all_of_them_keeps_its_promises() -> None:
+    kinds = (Null(), Reversal(), Composition(), Arrow(), Covariance(), Body(state=4, dim=4))
+    clip = Clip(frames=torch.rand(8, 3, 3, 16, 16), state=torch.randn(8, 3, 4))
+    made = LatentActions(
+        encoder=Keypoints(frame=(16, 16), points=2, width=8),
+        inverse=Between(features=4, dim=4, width=16),
+        bottleneck=Free(4),
+        forward=Moved(frame=(16, 16), points=2, width=8),
+        signals=kinds,
+        reach=2,
+    )
+    check_latents(made, clip)
+    assert {"null", "reversal", "composition", "arrow", "covariance", "body"} <= set(made.loss(clip)[1])
+
+
+def test_what_cannot_be_is_refused() -> None:
+    made = seeing(Composition())
+    with pytest.raises(ValueError, match="a reach of 2"):
+        made.loss(Clip(frames=torch.zeros(4, 2, 3, *SIDE)))
+    with pytest.raises(ValueError, match="Body wants the body's state"):
+        seeing(Body(state=2, dim=WIDTH)).loss(Clip(frames=torch.zeros(4, 2, 3, *SIDE)))
+    with pytest.raises(ValueError, match="has none"):
+        seeing().loss(Clip(state=torch.zeros(4, 2, 3)))
+    with pytest.raises(ValueError, match="a temperature"):
+        Arrow(heat=0)
+    with pytest.raises(TypeError, match="does not say what it costs"):
+        Signal().cost(made, None)  # type: ignore[arg-type]
