@@ -40,6 +40,7 @@ BUDGETS = (16, 64, 256, 1024)
 LEAST = 5 * BUDGETS[-1] // 2  # frames, half of them an expert's, and not every one begins a transition
 OURS = "idm from ours"  # an inverse model that starts from our encoder
 Job = tuple[str, int]  # a method and its labels
+LONG = {"tacit": 3.0, "lapo": 4.0, "idm": 2.0, OURS: 2.0, "bc": 1.0}  # what jobs take, one in units of another
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,11 @@ def _worked(stage: Stage, jobs: list[Job], folder: Path, seed: int, workers: int
     if not left:
         return before
     began, crew = time.perf_counter(), answers(_Work(stage, folder, seed, left), stop=len(left), workers=workers)
+    costs = [LONG.get(method, 0.2) for method, _ in left]
     with contextlib.closing(crew):
         for count, (name, seconds) in enumerate(crew, 1):
-            rest = (time.perf_counter() - began) / count * (len(left) - count)
+            made = sum(costs[:count]) + sum(costs[count : count + workers - 1]) / 2  # those that run are half done
+            rest = (time.perf_counter() - began) / made * (sum(costs) - made) if count < len(left) else 0.0
             console.print(f"seed {seed}: {name} {seconds:.0f} s   {count}/{len(left)}, about {rest:.0f} s left")
     return before
 
