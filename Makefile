@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_EXTRAS ?= control
-TEST_EXTRAS ?= dev,envs,formats,ray
+TEST_EXTRAS ?= dev,envs,features,formats,ray
 ALL_EXTRAS := $(DEMO_EXTRAS),$(TEST_EXTRAS)
 PROCGEN_EXTRAS := $(ALL_EXTRAS),procgen
 WORKERS ?= auto

