@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console, Group
 
-from tacit import __version__, commands
+from tacit import __version__, commands, comparing
 from tacit.datasets import VERBS
 from tacit.info import Told, Unknown, cards, info, listed, recipes
 
@@ -35,6 +35,7 @@ Learns to act from recordings that carry no action labels.
   train      train latent actions, or a policy, by a recipe
   label      write down the latent actions that a model finds in a dataset
   evaluate   let a policy act, or judge latent actions on held-out episodes
+  compare    recipes x data x seeds: probes, acting and cost in one table
 
 [bold]What is here[/]
   info       versions, device, threads and extras, to paste into a report
@@ -54,7 +55,7 @@ Learns to act from recordings that carry no action labels.
   --traceback  where an error came from
 
 Exit codes: 0 done, 1 failed, 2 asked for what there is not, 130 interrupted
-(the same command goes on from there).
+(the same command goes on from there); `tacit data check` has its own.
 """
 DATA = """\
 usage: tacit data VERB [OPTIONS]
@@ -87,6 +88,7 @@ v3.0 and v2.1, folders of videos or of pictures, npz, robomimic, Minari, zarr of
 Diffusion Policy, OGBench, screen recordings with an event log.
 """
 FLAGS = ("--json", "--traceback")
+CHECK, UNCHECKED = ["data", "check"], 3  # whose 1 and 2 say what was found
 FORESEEN = (ValueError, OSError, ImportError, ArithmeticError)  # errors that say what to do
 
 
@@ -106,9 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _show(told, plain=plain)
         return told.code
     except SystemExit as over:  # tyro's: 0 after --help, 2 where it could not understand
-        return over.code if isinstance(over.code, int) else int(over.code is not None)
+        code = over.code if isinstance(over.code, int) else int(over.code is not None)
+        return UNCHECKED if code and words[:2] == CHECK else code
     except KeyboardInterrupt as stop:
-        print(str(stop) or "Interrupted.", file=sys.stderr)
+        print(str(stop) or "Interrupted. The same command goes on, or begins anew.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `tacit recipes | head`: nobody listens any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -118,7 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         name = words[0] if words and words[0] in COMMANDS else ""
         print(f"tacit {name}".strip() + f": {_plainly(error)}", file=sys.stderr)
-        return 2 if isinstance(error, Unknown) else 1
+        if words[:2] == CHECK:
+            return UNCHECKED
+        absent = isinstance(error, FileNotFoundError) and error.errno is None  # what we looked for ourselves
+        return 2 if absent or isinstance(error, Unknown) else 1
 
 
 def _done(words: list[str]) -> Told:
@@ -130,7 +136,7 @@ def _done(words: list[str]) -> Told:
         return Told({"tacit": __version__}, f"tacit {__version__}")
     if first not in COMMANDS:
         raise Unknown.of("command", first, known=COMMANDS)
-    if first in ("data", "train", "demo"):
+    if first in ("data", "train", "compare", "demo"):
         return COMMANDS[first](words[1:])
     return read(COMMANDS[first], words[1:], name=first)
 
@@ -156,6 +162,11 @@ def _train(words: list[str]) -> Told:
     return run(read(form, words[1:], name=f"train {first}", description=told))
 
 
+def _compare(words: list[str]) -> Told:
+    """Its options are those of a plan beside its own, so that they are made up where a plan is known."""
+    return comparing.run(read(comparing.form(), words, name="compare", description=comparing.HELP))
+
+
 def _demo(words: list[str]) -> Told:
     """The demo takes what its function takes, and shows its table itself."""
     from tacit.demo import demo
@@ -179,6 +190,7 @@ COMMANDS: dict[str, Callable[..., Told]] = {
     "train": _train,
     "label": commands.label,
     "evaluate": commands.evaluate,
+    "compare": _compare,
     "info": info,
     "recipes": recipes,
 }

@@ -71,7 +71,7 @@ def rehearse(recipe: Callable[..., Any], data: Episodes | None, *, plan: Plan) -
         "stages": told,
         "steps": plan.steps,
         "seconds": sum(stage["seconds"] for stage in told),
-        "memory_bytes": _peak(),
+        "memory_bytes": peak(),
         "disk_bytes": sum(s.weights for s in stages) + max((s.progress for s in stages), default=0),
     }
 
@@ -103,7 +103,7 @@ def _watched() -> Iterator[list[Stage]]:
             hook.remove()
 
 
-def _peak() -> int:
+def peak() -> int:
     """The most memory that this process has held, on the GPU where there is one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()

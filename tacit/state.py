@@ -223,13 +223,45 @@ def hoard() -> None:
             tune(what, size)
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, for this user, for one file
+ADVICE = {
+    errno.EROFS: "{place} cannot be written: its disk is mounted read-only. Give a place on another.",
+    errno.EACCES: "{place} may not be read or written by this user. Give another place, or change its permissions.",
+    errno.EPERM: "{place} may not be read or written by this user. Give another place, or change its permissions.",
+    errno.EEXIST: "{place} is there already and is no folder. Give another place, or remove it.",
+    errno.ENOTDIR: "{place} lies in, or is, a file where a folder was wanted. Give another place, or remove the file.",
+    errno.EISDIR: "{place} is a folder where a file was wanted. Give the name of a file.",
+    errno.ENOENT: "{place} is not there. Check the path.",
+    errno.ENAMETOOLONG: "{place} is a longer name than the disk takes. Give a shorter one.",
+    errno.EMFILE: "Too many files are open at once to open {place}. Raise the limit (ulimit -n), or use fewer workers.",
+    errno.EIO: "{place} cannot be read or written: the disk itself fails. Copy what matters to another one.",
+}
+
+
+def advised(error: OSError) -> str:
+    """An error of the system in a sentence that names the place and says what to do; one of our own as it is."""
+    system = error.errno is not None and error.strerror == os.strerror(error.errno)
+    place = getattr(error, "filename2", None) or error.filename or "A file of this command"
+    if error.errno in FULL and system:
+        folder = next((path for path in Path(str(place)).absolute().parents if path.is_dir()), Path("/"))
+        free = shutil.disk_usage(folder).free
+        return (
+            f"The disk is full: {place} could not be written ({os.strerror(error.errno or 0).lower()}; {free:,} bytes "
+            "are free there). What was finished before is whole. Make room or give a place on another disk, then give "
+            "the same command again."
+        )
+    if system and error.errno in ADVICE:
+        return ADVICE[error.errno].format(place=place)
+    return error.strerror if error.errno in FULL and error.strerror else str(error)
+
+
 @contextmanager
 def room(folder: Path, step: int) -> Iterator[None]:
     """Say what a full disk means to a run: that what was saved is whole, and what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         kept = folder / RESUME
         safe = f"the state of step {read_state(kept).step}" if kept.exists() else "no state yet"

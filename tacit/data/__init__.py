@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from tacit.data.formats import FORMATS, SEEN, lerobot21, recognised
 from tacit.data.lerobot import LeRobot
 from tacit.data.reader import Joined, Memory, Reader, Spec, content
 from tacit.data.record import STAGE, Writer, save
-from tacit.data.transfer import Brought, transfer
+from tacit.data.transfer import Brought, stopped, transfer
 from tacit.data.video import Damaged
 from tacit.data.view import View, Viewed
 
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 
+log = logging.getLogger("tacit")
 LEFT = {"transfer.json", "merge.json", "label.json", "tacit.json", "tasks.parquet", "tasks.jsonl", "episodes"}
 
 
@@ -57,7 +60,7 @@ def open(
     """
     place, wanted = Path(path), view if isinstance(view, View) else View.of(dict(view))
     if not place.exists():
-        raise FileNotFoundError(f"There is no dataset at {place}: the path does not exist. Collect one there.")
+        raise FileNotFoundError(f"There is nothing at {place}: the path does not exist. Is it spelt right?")
     if place.name.endswith(".partial"):
         raise Damaged(f"{place} is half written by a command that was stopped; give that command again.")
     if place.is_dir() and _begun(place):
@@ -65,7 +68,9 @@ def open(
             f"{place} lacks meta/info.json: a command was stopped there. Give it again, or tacit data repair."
         )
     if place.is_dir() and not any(place.iterdir()):
-        raise FileNotFoundError(f"There is no dataset at {place}: the folder is empty. Collect or copy one there.")
+        raise FileNotFoundError(
+            f"There is nothing at {place}: the folder is empty. Put recordings there, or give another."
+        )
     episodes = Episodes(_reader(place, camera, wanted))
     if not len(episodes):
         raise ValueError(f"The dataset at {place} holds no episodes; record or copy some first.")
@@ -83,6 +88,9 @@ def _reader(place: Path, camera: str | None, view: View) -> Reader:
         reader = Cached(place)
     elif (place / "meta" / "info.json").exists() and not lerobot21.recognises(place):
         reader = LeRobot(place, camera=camera)
+        reader.unfinished = stopped(place, there=len(reader.lengths))
+        if reader.unfinished and multiprocessing.parent_process() is None:  # said once, and not by every worker
+            log.warning("%s is not whole: %s.", place, reader.unfinished)
     else:
         name = recognised(place)
         if name is None:
@@ -111,7 +119,11 @@ def _member(place: Path, camera: str | None, view: View) -> Reader:
 
 def _unknown(place: Path) -> str:
     """What was found instead of a dataset, and what would have been one."""
-    kinds = Counter(p.suffix or "folders" for p in place.iterdir()) if place.is_dir() else {place.suffix: 1}
-    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())[:5])
-    known = "; ".join(["LeRobotDataset v3.0", *(module.WHAT for module in FORMATS.values())])
-    return f"{place} holds no recording in a known format ({found}). Known are: {known}."
+    inside = place.iterdir() if place.is_dir() else [place]
+    kinds = Counter("folder" if p.is_dir() else p.suffix or "file without a suffix" for p in inside)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    known = ", ".join(["lerobot", *FORMATS])
+    return (
+        f"{place} holds no recording in a known format (found: {found}). Known are {known}; tacit data --help says "
+        "what each is."
+    )

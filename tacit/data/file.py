@@ -25,18 +25,30 @@ def apart(source: Path, out: Path) -> None:
 
 
 @contextlib.contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """Have an error of the system that names no file, a full disk's say, name the place that was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A place to write beside ``path``, put there at one stroke when all is done; nothing is left where it failed."""
     if path.exists():
         raise FileExistsError(f"{path} exists already; give another path, or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.partial")
-    _remove(staged)  # of a process that was killed
-    try:
-        yield staged
-        staged.rename(path)
-    finally:
-        _remove(staged)
+    with placed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(staged)  # of a process that was killed
+        try:
+            yield staged
+            staged.rename(path)
+        finally:
+            _remove(staged)
 
 
 def _remove(path: Path) -> None:

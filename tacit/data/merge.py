@@ -21,6 +21,7 @@ from tacit.data.meta import fill, parquet
 from tacit.data.record import CHUNK, DATA, STAGE, TABLE, VIDEO, last_file, place, ranges, sweep
 from tacit.data.stats import merge as merged
 from tacit.data.tables import write_tasks
+from tacit.data.transfer import stopped
 
 
 def merge(sources: Sequence[Path], out: Path, *, report: Callable[[str], None] = lambda _: None) -> dict[str, Episodes]:
@@ -32,6 +33,9 @@ def merge(sources: Sequence[Path], out: Path, *, report: Callable[[str], None] =
     for path in sources:
         apart(path, out)
     readers = [any_camera(path) for path in sources]
+    for path, reader in zip(sources, readers, strict=True):
+        if why := stopped(path, there=len(reader.lengths)):
+            raise ValueError(f"{path} is not whole: {why}; then merge.")
     names = [path.absolute().name for path in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"The datasets are named {names}; give them different names, for they tell episodes apart.")

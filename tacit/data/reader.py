@@ -110,6 +110,7 @@ class Reader(ABC):
     mixed: Mapping[str, Mapping[Any, int]] = MappingProxyType({})  # rates and sizes that were brought to one, counted
     beside: tuple[str, ...] = ()  # columns that lie there and have no place in an episode: other cameras, say
     fit: str = ""  # how pictures of another shape were brought to their size, where it is not by their middle
+    unfinished: str = ""  # how far a command came that was stopped before all of it was there
     faults: Mapping[str, str] = MappingProxyType({})  # what lies there and is no episode, by name, and why
 
     @abstractmethod
@@ -210,6 +211,10 @@ class Through(Reader):
     """A reader that shows another's episodes in the same order, but otherwise: what is told of them stays."""
 
     reader: Reader
+
+    @property
+    def unfinished(self) -> str:  # type: ignore[override]
+        return self.reader.unfinished
 
     @property
     def sources(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -305,6 +305,12 @@ class Writer:
         self.commit()
         shutil.rmtree(self._stage, ignore_errors=True)
 
+    def drop(self) -> None:
+        """Forget the group that is not full yet, so that who goes on from here writes the same files."""
+        if not self._failed:
+            self._failed, self._encoder, self._table = True, None, []
+            shutil.rmtree(self._stage, ignore_errors=True)
+
     def __enter__(self) -> Writer:
         return self
 
@@ -368,11 +374,8 @@ def ranges(splits: Sequence[str]) -> dict[str, str]:
 def last_file(table: dict[str, list[Any]], cameras: Sequence[str]) -> int:
     """The highest number of a file that an episode lies in; -1 where there is none."""
     keys = ["data", "meta/episodes", *(f"videos/{camera}" for camera in cameras)]
-    pairs = (
-        zip(table[f"{k}/chunk_index"], table[f"{k}/file_index"], strict=True)
-        for k in keys
-        if f"{k}/file_index" in table
-    )
+    held = [key for key in keys if f"{key}/file_index" in table]
+    pairs = (zip(table[f"{k}/chunk_index"], table[f"{k}/file_index"], strict=True) for k in held)
     return max((chunk * CHUNK + file for numbers in pairs for chunk, file in numbers), default=-1)
 
 

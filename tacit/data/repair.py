@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from tacit.data.episodes import Episodes
 from tacit.data.file import apart
 from tacit.data.formats import lerobot21
-from tacit.data.lerobot import COUNTERS, LeRobot
+from tacit.data.lerobot import COUNTERS, LeRobot, chosen
 from tacit.data.meta import information, instructions, parquet, side
+from tacit.data.pairing import At, Place, Reel, Verified, numbered_files
 from tacit.data.record import DATA, VIDEO
 from tacit.data.tables import write_tasks
 from tacit.data.transfer import Brought, rounded, transfer
@@ -33,7 +34,8 @@ def repair(path: Path, out: Path, *, camera: str | None = None, workers: int = 2
     """Write to ``out`` all that can be read of the dataset at ``path``, each frame of it decoded to be sure.
 
     Damaged episodes are kept as far as they are whole. Where a crash left no tables, or half of them (LeRobot's writers
-    finish theirs when a session ends), they are made anew from the rows and the video that are there.
+    finish theirs when a session ends), they are made anew from the rows and the video that are there; an episode of
+    which nothing then proves where in the video it lies is named, and not guessed at.
     """
     from tacit.data import open as opened
 
@@ -45,10 +47,12 @@ def repair(path: Path, out: Path, *, camera: str | None = None, workers: int = 2
             return transfer(whole, out, prefixes=True, workers=workers, progress=progress)
         except (KeyError, TypeError) as error:  # a column of its tables that is not there, or holds something else
             why = repr(error)
-    with _rebuilt(path, out) as (folder, faults):
-        source = Episodes(LeRobot(folder, camera=camera))
-        made = transfer(source, out, prefixes=True, workers=1, progress=progress)
-    return Brought(made.data, {"the tables": why} | dict(faults) | dict(made.left), made.cut)
+    with _rebuilt(path, out, camera) as (folder, found):
+        source = Verified(LeRobot(folder, camera=camera), found.places, original=path)
+        kept = [i for i in range(len(source.lengths)) if i not in found.lost]
+        made = transfer(Episodes(source, kept), out, prefixes=True, workers=1, progress=progress)
+    lost = {found.names.get(i, f"episode {i}"): told for i, told in found.lost.items()} | dict(made.left)
+    return Brought(made.data, lost, made.cut, broken={"meta": why} | found.broken)
 
 
 def _unreadable(path: Path, camera: str | None) -> str:
@@ -65,21 +69,29 @@ def _unreadable(path: Path, camera: str | None) -> str:
 class _Found:
     """What the rows of a dataset tell when its tables do not."""
 
-    features: dict[str, Any]
-    fps: int
+    features: dict[str, Any] = field(default_factory=dict)
+    fps: int = 1
     rows: list[dict[str, Any]] = field(default_factory=list)  # of meta/episodes
-    faults: dict[str, str] = field(default_factory=dict)
+    places: list[Place | None] = field(default_factory=list)  # where each episode's video lies
+    names: dict[int, str] = field(default_factory=dict)  # what episodes were called where they came from
+    lost: dict[int, str] = field(default_factory=dict)  # episodes
+    broken: dict[str, str] = field(default_factory=dict)  # files
 
 
 @contextlib.contextmanager
-def _rebuilt(path: Path, out: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
+def _rebuilt(path: Path, out: Path, camera: str | None) -> Iterator[tuple[Path, _Found]]:
     """A dataset of new tables over the old rows and video, as long as it is needed."""
-    tasks: dict[str, int] = {}
+    tasks, extra = dict[str, int](), dict[str, Any](spec={"name": path.name})
     with contextlib.suppress(Damaged, OSError):
         tasks = instructions(path)
-    found = _found(path, {number: task for task, number in tasks.items()})
-    if not found.rows:
-        raise Damaged(f"Nothing of {path} can be read: {next(iter(found.faults.values()), 'it holds no rows')}")
+    with contextlib.suppress(Damaged, OSError):
+        extra |= side(path)
+    told = extra.get("episodes", [])
+    found = _found(path, {number: task for task, number in tasks.items()}, camera, len(told))
+    found.names = {number: about["origin"] for number, about in enumerate(told) if about.get("origin")}
+    if len(found.lost) >= len(found.rows):
+        why = [*found.lost.values(), *found.broken.values(), "it holds no rows"]
+        raise Damaged(f"Nothing of {path} can be repaired: {why[0]}")
     folder = out.with_name(f"{out.name}{REBUILT}")
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -93,80 +105,66 @@ def _rebuilt(path: Path, out: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
         totals = {"total_episodes": len(found.rows), "total_frames": sum(row["length"] for row in found.rows)}
         info = {"codebase_version": "v3.0", "fps": found.fps, "features": found.features, "data_path": DATA}
         (folder / "meta" / "info.json").write_text(json.dumps(info | {"video_path": VIDEO} | totals))
-        extra: dict[str, Any] = {"spec": {"name": path.name}}
-        with contextlib.suppress(Damaged, OSError):
-            extra |= side(path)
         (folder / "meta" / "tacit.json").write_text(json.dumps(extra))
-        yield folder, found.faults
+        yield folder, found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _found(path: Path, tasks: dict[int, str]) -> _Found:
-    """Every episode whose rows can be read, up to the first number that is missing, and where its video should lie."""
-    faults: dict[str, str] = {}
-    tables: dict[tuple[int, int], pa.Table] = {}
-    for file in sorted((path / "data").glob("chunk-*/file-*.parquet")):
+def _found(path: Path, tasks: dict[int, str], camera: str | None, told: int) -> _Found:
+    """Every episode whose rows can be read, up to the first number that is missing, and where its video lies."""
+    found, tables, rows = _Found(), dict[At, pa.Table](), dict[At, int | None]()
+    for at, file in numbered_files(path / "data", "parquet").items():
         try:
-            at = int(file.parent.name[6:]), int(file.stem[5:])
             table = parquet(file)
             missing = set(COUNTERS) - set(table.column_names)
             if missing:
                 raise Damaged(f"{file} lacks the columns {sorted(missing)}.")
-            tables[at] = table
+            tables[at], rows[at] = table, len(table)
         except ValueError as error:
-            faults[str(file.relative_to(path))] = str(error)
+            found.broken[str(file.relative_to(path))] = str(error)
+            rows[at] = None
     if not tables:
-        return _Found({}, 1, faults=faults)
-    features, fps = _features(path, next(iter(tables.values())))
-    found = _Found(features, fps, faults=faults)
-    videos = {k: _Reel(path, k, fps, faults) for k, f in features.items() if f["dtype"] == "video"}
-    total = 0
+        return found
+    found.features, found.fps = _features(path, next(iter(tables.values())))
+    total, owners, most = 0, list[At](), told
     for at, table in tables.items():
-        numbers = table["episode_index"].to_numpy()
-        for number in np.unique(numbers).tolist():
-            mine = numbers == number
-            length = int(mine.sum())
-            if number != len(found.rows):
-                faults.setdefault(f"episode {len(found.rows)}", "its rows are in no file that can be read")
-                return found
+        owner, moments = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
+        for number in np.unique(owner).tolist():
+            mine = owner == number
+            length, most = int(mine.sum()), max(most, number + 1)
+            if number != len(found.rows) or sorted(moments[mine].tolist()) != list(range(length)):
+                continue
             task = tasks.get(int(table["task_index"].to_numpy()[mine][0]), "")
             row = {"episode_index": number, "tasks": [task], "length": length}
             row |= {"dataset_from_index": total, "dataset_to_index": total + length}
-            row |= {"data/chunk_index": at[0], "data/file_index": at[1]}
-            for reel in videos.values():
-                row |= reel.next(length)
-            found.rows.append(row)
+            found.rows.append(row | {"data/chunk_index": at[0], "data/file_index": at[1]})
+            owners.append(at)
             total += length
+    for number in range(len(found.rows), most):
+        found.lost[number] = "its rows, or those of an episode before it, are in no file that can be read"
+    _place(path, found, camera, owners, rows, told=bool(told))
     return found
 
 
-class _Reel:
-    """The video files of a camera in their order, out of which the episodes' frames are handed one after another."""
-
-    def __init__(self, path: Path, camera: str, fps: int, faults: dict[str, str]) -> None:
-        self.camera, self.fps = camera, fps
-        self._left: list[tuple[int, int, int]] = []  # chunk, file, frames
-        for file in sorted((path / "videos" / camera).glob("chunk-*/file-*.mp4")):
-            try:
-                with av.open(str(file)) as container:
-                    count = sum(1 for packet in container.demux(video=0) if packet.pts is not None)
-            except (av.error.FFmpegError, IndexError, ValueError) as error:
-                faults[str(file.relative_to(path))] = f"{file} cannot be opened ({error})."
-                count = 0
-            self._left.append((int(file.parent.name[6:]), int(file.stem[5:]), count))
-        self._used = 0
-
-    def next(self, length: int) -> dict[str, Any]:
-        """Where the next episode lies: in the file at hand, or in the next one where it no longer fits."""
-        while len(self._left) > 1 and self._left[0][2] - self._used < length:
-            self._left.pop(0)
-            self._used = 0
-        chunk, file = self._left[0][:2] if self._left else (0, 0)
-        first, self._used = self._used, self._used + length
-        place = {"chunk_index": chunk, "file_index": file}
-        times = {"from_timestamp": first / self.fps, "to_timestamp": self._used / self.fps}
-        return {f"videos/{self.camera}/{k}": v for k, v in (place | times).items()}
+def _place(
+    path: Path, found: _Found, camera: str | None, owners: list[At], rows: dict[At, int | None], *, told: bool
+) -> None:
+    """Write into the rows where their video lies, and which of them have none that is proven to be theirs."""
+    looked = chosen(found.features, camera)
+    if looked is None or found.features[looked]["dtype"] != "video":
+        found.places = [Place(0, 0, 0, witness=0)] * len(found.rows)
+        return
+    reel = Reel.of(path, looked, broken=found.broken)
+    paired = reel.paired(rows)
+    found.places = reel.places([row["length"] for row in found.rows], owners, paired=paired)
+    for number, (row, place) in enumerate(zip(found.rows, found.places, strict=True)):
+        if place is None or place.witness is None and not told:
+            found.lost[number] = reel.why(owners[number], paired=paired)
+        chunk, file, first = (0, 0, 0) if place is None else (place.chunk, place.file, place.first)
+        row |= {f"videos/{looked}/chunk_index": chunk, f"videos/{looked}/file_index": file}
+        times = {"from": first / found.fps, "to": (first + row["length"]) / found.fps}
+        row |= {f"videos/{looked}/{k}_timestamp": v for k, v in times.items()}
 
 
 def _features(path: Path, table: pa.Table) -> tuple[dict[str, Any], int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -18,8 +19,8 @@ from tacit.clip import Episode
 from tacit.data.crew import ready
 from tacit.data.curate.stretched import Stretched
 from tacit.data.episodes import Episodes
-from tacit.data.file import apart
-from tacit.data.lerobot import LeRobot
+from tacit.data.file import apart, placed
+from tacit.data.lerobot import LeRobot, any_camera
 from tacit.data.reader import Reader
 from tacit.data.record import OURS, Writer
 from tacit.data.scale import Engine, Fault, spread
@@ -29,7 +30,7 @@ from tacit.state import alone
 
 NOTE = "transfer.json"  # what is being brought into a folder, and what of it had to be left out
 SLACK = 0.01  # of a rate: 29.97 frames a second are taken for 30
-GROUP = 4096  # frames written at a time: what a kill costs at most
+FIRST, GROUP = 256, 4096  # frames written at a time, at first and at most: what a stop costs
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Brought:
     data: Episodes
     left: Mapping[str, str] = field(default_factory=dict)
     cut: Mapping[str, str] = field(default_factory=dict)  # what is in it as far as it is whole
+    broken: Mapping[str, str] = field(default_factory=dict)  # files that could not be read, where they are told apart
+    known: tuple[str, ...] = ()  # what an addition need not bring: its recordings were there already
 
 
 def transfer(
@@ -54,13 +57,14 @@ def transfer(
 ) -> Brought:
     """Write ``source`` as a dataset, whatever it is read from. Its rate must be a whole number.
 
-    Damaged episodes are left out and named; with ``prefixes`` they are kept as far as they are whole. Killed, the same
-    call goes on where it was. With ``append`` a dataset that is there is added to.
+    Damaged episodes are left out and named; with ``prefixes`` they are kept as far as they are whole. Stopped or
+    killed, the same call goes on where it was, and ends in the same bytes. With ``append`` a dataset that is there is
+    added to; recordings that it holds already, known by their prints, are not brought again.
     """
     ready(workers)
     if source.reader.opening is not None:
         apart(Path(source.reader.opening["path"]), out)
-    with alone(out):  # of the same command given twice at once, the second finds the work done
+    with placed(out), alone(out):  # of the same command given twice at once, the second finds the work done
         return _written(source, out, prefixes, workers, engine, lossless, append, progress)
 
 
@@ -74,13 +78,16 @@ def _written(
     append: bool,
     progress: bool,
 ) -> Brought:
-    names = _unique(source.names)
-    note = _Note(out, _who(source, names), append, {"prefixes": prefixes, "lossless": lossless})
-    first, left = note.first(names), dict(source.reader.faults)
-    marks = source.prints if _cheap(source.reader) else [None] * len(source)
-    with contextlib.ExitStack() as stack:
-        writer: Writer | None = None
-        for number, answer in _read(source, first, workers, engine, progress):
+    names = np.array(_unique(source.names), object)
+    note = _Note(out, _who(source, names.tolist()), append, {"prefixes": prefixes, "lossless": lossless})
+    marks: Sequence[str | None] = source.prints if _cheap(source.reader) else [None] * len(source)
+    new = note.new(marks)
+    marks = [mark for mark, wanted in zip(marks, new, strict=True) if wanted]
+    known, names = tuple(names[~new]), names[new]
+    source = source if new.all() else source.select(np.flatnonzero(new))
+    writer: Writer | None = None
+    try:
+        for number, answer in _read(source, note.first(names.tolist()), workers, engine, progress):
             name, mark = names[number], marks[number]
             if isinstance(answer, Fault):
                 whole = _prefix(source, number, answer) if prefixes else None
@@ -91,15 +98,21 @@ def _written(
                 answer, mark = whole, None
             if writer is None:
                 begun = (out / "meta" / "info.json").exists()
-                options: dict[str, Any] = {"group": GROUP, "seconds": math.inf, "append": begun, "lossless": lossless}
-                writer = stack.enter_context(Writer(out, source.spec, **options))
+                writer = Writer(out, source.spec, seconds=math.inf, append=begun, lossless=lossless)
+            writer.group = min(GROUP, max(FIRST, writer.frames))  # by frames alone, so that who goes on ends alike
             writer.add(answer, mark=mark, origin=name)
-    left |= note.left
+    except BaseException:
+        if writer is not None:
+            writer.drop()
+        raise
+    if writer is not None:
+        writer.close()
     note.keep(done=True)
+    left = dict(source.reader.faults) | note.left
     if not (out / "meta" / "info.json").exists():
         name, why = next(iter((note.left | left).items()), ("the source", "it holds no episode"))
         raise ValueError(f"None of {len(names)} episodes could be read; {name}: {why}")
-    return Brought(Episodes(LeRobot(out)), left, dict(note.cut))
+    return Brought(Episodes(LeRobot(out)), left, dict(note.cut), known=known)
 
 
 def rounded(source: Episodes) -> Episodes:
@@ -184,13 +197,22 @@ class _Note:
                 raise ValueError(f"{out} holds other recordings, or others of their settings; give a new folder.")
             if not whole and not held <= OURS:
                 raise FileExistsError(f"{out} holds {sorted(held - OURS)[:3]} already; give a new or an empty folder.")
-            before = len(LeRobot(out).lengths) if whole else 0
+            before = len(any_camera(out).lengths) if whole else 0
             self.all[who] = {"before": before, "left": {}, "cut": {}, "done": False, "asked": asked}
-            self.keep()
         elif self.all[who].get("asked", asked) != asked:
             raise ValueError(f"{out} holds these recordings, brought with {self.all[who]['asked']}; give a new folder.")
         self.left: dict[str, str] = self.all[who]["left"]
         self.cut: dict[str, str] = self.all[who]["cut"]
+
+    def new(self, marks: Sequence[str | None]) -> np.ndarray:
+        """Which episodes are to be brought: all, but for those that the dataset held before, known by their prints."""
+        told, new = self.all[self.who], np.ones(len(marks), bool)
+        if told["before"]:
+            held = {mark for mark in any_camera(self.out).prints[: told["before"]] if not mark.startswith("damaged-")}
+            new = np.array([mark not in held for mark in marks], bool)
+        told["of"] = int(new.sum())
+        self.keep()
+        return new
 
     def first(self, names: list[str]) -> int:
         """The first of the episodes of these names that is not there yet."""
@@ -198,7 +220,7 @@ class _Note:
             return len(names)
         if not (self.out / "meta" / "info.json").exists():
             return 0
-        written = LeRobot(self.out).names[self.all[self.who]["before"] :]
+        written = any_camera(self.out).names[self.all[self.who]["before"] :]
         return names.index(written[-1]) + 1 if written else 0
 
     def keep(self, *, done: bool = False) -> None:
@@ -206,6 +228,32 @@ class _Note:
         self.all[self.who]["done"] |= done
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write(self.file, lambda path: Path(path).write_text(json.dumps(self.all, indent=1) + "\n"))
+
+
+def stopped(path: Path, *, there: int) -> str:
+    """What is not whole about a dataset that holds ``there`` episodes: a command that was stopped before it had all."""
+    for name, gone in {NOTE: _unbrought, "merge.json": _unmerged, "label.json": _unlabelled}.items():
+        file = path / "meta" / name
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # notes of somebody else
+            if file.exists() and (told := gone(json.loads(file.read_text()), there)):
+                return f"{told} episodes; give the same command again and it goes on from there"
+    return ""
+
+
+def _unbrought(notes: dict[str, dict[str, Any]], there: int) -> str:
+    going = (told for told in notes.values() if not told["done"])
+    told = next(going, None)
+    return told and f"an import was stopped at {there - told['before']} of {told.get('of', 'more')}" or ""
+
+
+def _unmerged(note: dict[str, Any], there: int) -> str:
+    of = sum(map(len, note["lengths"]))
+    return f"a merge was stopped at {there} of {of}" if there < of else ""
+
+
+def _unlabelled(note: dict[str, Any], there: int) -> str:
+    of = note.get("of", there)
+    return f"labelling was stopped at {there} of {of}" if there < of else ""
 
 
 def _who(source: Episodes, names: list[str]) -> str:

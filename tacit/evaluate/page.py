@@ -99,10 +99,10 @@ def curve(entries: Sequence[Entry], *, budgets: Sequence[int] = ()) -> Figure:
             own = [e for n in columns for e in entries if (e["method"], e["labels"]) == (method, n)]
             x, y = [e["labels"] for e in own], [e["mean"] for e in own]
             low, high = ([np.nan if e[k] is None else e[k] for e in own] for k in ("low", "high"))
-            axes.fill_between(x, low, high, color=_ink(i), alpha=0.16, linewidth=0, zorder=2)
+            axes.fill_between(x, low, high, color=ink(i), alpha=0.16, linewidth=0, zorder=2)
             first = i == 0
             weight = {"markersize": 5, "linewidth": 2.3 if first else 1.7, "zorder": 5 if first else 4}
-            axes.plot(x, y, "o-", color=_ink(i), clip_on=False, **weight)
+            axes.plot(x, y, "o-", color=ink(i), clip_on=False, **weight)
         axes.set_xscale("log")
         axes.set_xticks(columns, [f"{n:,}" for n in columns], minor=False)
         axes.set_xticks([], minor=True)
@@ -132,7 +132,7 @@ def curve(entries: Sequence[Entry], *, budgets: Sequence[int] = ()) -> Figure:
     key = "".join(dots)
     caption = f"{metric.capitalize()} against the number of labelled transitions. Bands are 95 % intervals"
     caption += "; dashed lines are the ends of the scale." if ends else "."
-    return Figure("What labels buy", f"<ul class=key>{key}</ul>" + _plot(draw, f"{metric} by labels"), caption)
+    return Figure("What labels buy", f"<ul class=key>{key}</ul>" + plot(draw, f"{metric} by labels"), caption)
 
 
 def _together(ends: Sequence[Entry], *, within: float) -> list[list[Entry]]:
@@ -161,7 +161,7 @@ def losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "lo
 
         def draw(axes: Any, wide: bool, x: Any = x, y: Any = y, smooth: Any = smooth) -> None:
             axes.plot(x, y, color=GREY, alpha=0.45, linewidth=1)
-            axes.plot(x, smooth, color=_ink(0), linewidth=1.8)
+            axes.plot(x, smooth, color=ink(0), linewidth=1.8)
             if y.min() > 0 and y.max() > 20 * y.min():
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter(lambda value, _: number(value))
@@ -171,7 +171,7 @@ def losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "lo
             axes.set_xlim(x[0], max(x[-1], x[0] + 1))
 
         head = f"<figcaption>{escape(name)} <small>{number(smooth[-1])}</small></figcaption>"
-        panels += f"<figure>{head}{_plot(draw, name, small=True)}</figure>"
+        panels += f"<figure>{head}{plot(draw, name, small=True)}</figure>"
     caption = f"The {metric} of each run over its steps, as logged and smoothed; on the right, where it ended."
     return Figure("Training", f"<div class=panels>{panels}</div>", caption)
 
@@ -284,12 +284,12 @@ details{margin-top:1.2rem}summary{cursor:pointer;color:var(--soft)}
 GREY = "#7f7f7f"  # in the drawing; on the page it becomes the page's own quiet ink
 
 
-def _ink(i: int) -> str:
-    """A stand-in colour that ``_plot`` turns into the page's variable, so that one drawing suits light and dark."""
+def ink(i: int) -> str:
+    """A stand-in colour that ``plot`` turns into the page's variable, so that one drawing suits light and dark."""
     return f"#5e1e5{i % SERIES}"
 
 
-def _plot(draw: Callable[[Any, bool], None], label: str, *, small: bool = False) -> str:
+def plot(draw: Callable[[Any, bool], None], label: str, *, small: bool = False) -> str:
     """A drawing as inline SVG; a large one twice, as wide and as narrow, of which the page shows the one that fits."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas

@@ -96,7 +96,7 @@ def kept(work: Work, *, out: Path, who: dict[str, str]) -> Episodes:
     """
     data = work.data
     with alone(out):
-        _settle(out, who)
+        _settle(out, who, of=len(data))
         begun = (out / "meta" / "info.json").exists()
         done = len(LeRobot(out).lengths) if begun else 0
         if done < len(data):
@@ -119,9 +119,12 @@ def _write(work: Work, *, out: Path, first: int) -> None:
                 writer = Writer(out, spec, group=GROUP, seconds=math.inf, append=first > 0)
             episode = data.episode(number).replace(latents=latents, codes=codes)
             writer.add(episode, mark=data.prints[number], origin=called(data.names[number]))
-    finally:
+    except BaseException:
         if writer is not None:
-            writer.close()
+            writer.drop()  # what is open would end otherwise than a run that nobody stopped
+        raise
+    if writer is not None:
+        writer.close()
 
 
 def _pieces(held: LeRobot, column: str) -> list[np.ndarray]:
@@ -129,7 +132,7 @@ def _pieces(held: LeRobot, column: str) -> list[np.ndarray]:
     return [rows[:-1] for rows in np.split(flat[0], np.cumsum(held.lengths)[:-1])] if flat else []
 
 
-def _settle(out: Path, who: dict[str, str]) -> None:
+def _settle(out: Path, who: dict[str, str], *, of: int) -> None:
     """Refuse a folder that holds something else; note in a new one whose latents it is going to hold."""
     note = out / "meta" / "label.json"
     if note.exists():
@@ -144,4 +147,5 @@ def _settle(out: Path, who: dict[str, str]) -> None:
             f"{out} holds {sorted(held)[:3]}, which labelling did not put there; give a new or an empty folder."
         )
     note.parent.mkdir(exist_ok=True)
-    write(note, lambda path: Path(path).write_text(json.dumps(who, indent=1) + "\n"))
+    told = json.dumps({**who, "of": of}, indent=1) + "\n"  # of how many episodes: fewer were stopped on the way
+    write(note, lambda path: Path(path).write_text(told))

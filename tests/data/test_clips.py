@@ -299,3 +299,68 @@ def test_a_batch_costs_hardly_more_than_copying_its_bytes() -> None:
         flat[at]
         bare.append(time.perf_counter() - began)
     assert min(ours) < 4 * min(bare)
+
+
+# -- sources in balance --------------------------------------------------------------------------------------------
+
+
+def unequal(*lengths: int) -> Episodes:
+    """One source of each length, windows of one frame, so that a source has as many windows as frames."""
+    recordings = [recorded(n, i) for i, n in enumerate(lengths)]
+    return Episodes.of([r.replace(source=f"{len(r)} long") for r in recordings], space=FIVE)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.sampled_from([0.0, 0.43, 0.9]))
+def test_a_source_is_drawn_as_often_as_its_size_to_that_power(lengths: list[int], balance: float) -> None:
+    made = unequal(*lengths)
+    clips = made.clips(1, balance=balance)
+    weights: dict[str, float] = {}
+    for length in lengths:  # episodes of one length are one source
+        weights[f"{length} long"] = weights.get(f"{length} long", 0) + length
+    shares = {name: size**balance for name, size in weights.items()}
+    for step in range(3):
+        drawn = [made.sources[i] for i in clips.episodes[clips.draw(step, 200, seed=step)]]
+        for name, share in shares.items():
+            assert abs(drawn.count(name) - 200 * share / sum(shares.values())) < 2
+
+
+def test_within_a_source_every_window_is_as_likely() -> None:
+    clips = unequal(20, 5).clips(1, balance=0.5)
+    seen = np.bincount(np.concatenate([clips.draw(s, 30) for s in range(600)]), minlength=25)
+    assert seen[:20] == pytest.approx(600, rel=0.15)  # 20 windows share two thirds of 18,000, 5 the rest
+    assert seen[20:] == pytest.approx(1200, rel=0.15)
+
+
+@given(st.integers(1, 9), st.integers(0, 12), st.sampled_from([0.0, 0.5]), st.integers(1, 3))
+def test_balanced_clips_go_on_anywhere_and_are_shared_by_ranks(
+    batch: int, start: int, labelled: float, world: int
+) -> None:
+    clips = unequal(9, 8, 4).keep_labels(5).clips(3, labelled=labelled, balance=0.43)
+    whole = take(clips.stream(batch, seed=3, ahead=0), start + 2)
+    later = take(clips.stream(batch, seed=3, start=start), 2)
+    assert all(equal(a, b) for a, b in zip(whole[start:], later, strict=True))
+    mine = [clips.draw(start, batch * world, seed=3, rank=r, world=world) for r in range(world)]
+    assert sorted(np.concatenate(mine)) == sorted(clips.draw(start, batch * world, seed=3))
+    assert (clips.draw(0, 64, seed=3) != clips.draw(1, 64, seed=3)).any()
+
+
+def test_balanced_batches_hold_their_share_of_labels() -> None:
+    clips = unequal(60, 30, 9).keep_labels(20).clips(3, labelled=0.5, balance=0.0)
+    assert all(np.isin(clips.draw(s, 16), clips.labelled).sum() >= 8 for s in range(20))
+
+
+def test_where_nothing_is_balanced_all_is_as_it_was() -> None:
+    """The very windows, and the very fingerprint, that runs of before this knob were begun with."""
+    made = unequal(9, 8, 4)
+    plain, said = made.clips(3), made.clips(3, balance=1.0)
+    assert plain.fingerprint == said.fingerprint != made.clips(3, balance=0.5).fingerprint
+    assert "balance" not in plain.fingerprint
+    assert [plain.draw(s, 7, seed=2).tolist() for s in range(2)] == [said.draw(s, 7, seed=2).tolist() for s in range(2)]
+    assert plain.draw(0, 7, seed=2).tolist() == [9, 6, 13, 14, 4, 8, 7]
+
+
+def test_an_impossible_balance_is_refused() -> None:
+    with pytest.raises(ValueError, match="a power in"):
+        several([9]).clips(2, balance=1.5)
+    with pytest.raises(ValueError, match="no balance"):
+        several([9]).streamed().clips(2, balance=0.5)

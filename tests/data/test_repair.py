@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,83 @@ def test_of_several_cameras_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--camera"):
         repair(tmp_path / "d", tmp_path / "out", progress=False)
     assert len(repair(tmp_path / "d", tmp_path / "out", camera="main", progress=False).data) == 6
+
+
+def tableless(path: Path) -> Path:
+    """A dataset whose episode tables are gone, as a crash or a copy that was broken off leaves it."""
+    shutil.rmtree(path / "meta" / "episodes")
+    return path
+
+
+def spoiled(file: Path, how: str) -> None:
+    """A video file that is gone, that cannot be opened, or that ends early behind a whole header."""
+    if how == "missing":
+        file.unlink()
+    else:
+        cut(file, {"unopened": 0.02, "short": 0.7}[how])
+
+
+def same(got: Episode, given: Episode) -> bool:
+    return all(np.array_equal(getattr(got, k), getattr(given, k)) for k in ("frames", "actions", "state"))
+
+
+@pytest.mark.parametrize("how", ["missing", "unopened", "short"])
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_without_tables_no_episode_is_shown_with_the_video_of_another(how: str, broken: int, tmp_path: Path) -> None:
+    whole = written(tmp_path / "d")
+    spoiled(only(tableless(tmp_path / "d"), "videos/**/*.mp4", broken), how)
+    made = repair(tmp_path / "d", tmp_path / "out", progress=False)
+    mine = [[0, 1, 2], [3, 4], [5]][broken]
+    names = {int(name.removeprefix("episode ")): i for i, name in enumerate(made.data.names)}
+    assert set(names) | {int(name.removeprefix("episode ")) for name in made.left} == set(range(6))
+    assert set(range(6)) - set(mine) <= set(names)
+    assert how == "short" or set(names) == set(range(6)) - set(mine)
+    for number, i in names.items():
+        got, given = made.data.episode(i), whole.episode(number)
+        assert np.array_equal(got.frames, given.frames[: len(got)])  # type: ignore[index]
+        assert np.array_equal(got.actions, given.actions[: len(got) - 1])  # type: ignore[index]
+        assert (len(got) == len(given)) == (f"episode {number}" not in made.cut)
+    assert "meta" in made.broken and not [name for name in made.left if "/" in name]
+
+
+@pytest.mark.parametrize("marks", ["pictures", "elsewhere"])
+def test_episodes_of_one_length_are_not_taken_for_one_another(marks: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    shown = [Episode(frames=random.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)) for _ in range(8)]
+    with data.Writer(tmp_path / "d", Episodes.of(shown, fps=5).spec, group=12) as writer:
+        for k, episode in enumerate(shown):
+            writer.add(episode, mark=None if marks == "pictures" else f"{k:032x}")
+    tableless(tmp_path / "d")
+    for file in sorted((tmp_path / "d").glob("data/**/*.parquet"))[1:]:  # another writer's: its rows in one file
+        rest = pq.read_table(file)
+        first = only(tmp_path / "d", "data/**/*.parquet")
+        pq.write_table(pa.concat_tables([pq.read_table(first), rest]), first)
+        file.unlink()
+    only(tmp_path / "d", "videos/**/*.mp4", 1).unlink()
+    made = repair(tmp_path / "d", tmp_path / "out", progress=False)
+    assert list(made.data.names) == ["episode 0", "episode 1"] and len(made.left) == 6
+    assert all(same(made.data.episode(i), shown[i]) for i in range(2))
+
+
+def test_pictures_that_are_not_what_their_print_says_are_left_out(tmp_path: Path) -> None:
+    whole = written(tmp_path / "d")
+    files = sorted(tableless(tmp_path / "d").glob("data/**/*.parquet"))
+    table = pq.read_table(files[0])  # the rows tell other lengths than the video has: 8, 10 and 9 frames for 8, 9, 10
+    lengths = (8, 10, 9)
+    owner, moment = np.repeat(np.arange(3), lengths), np.concatenate([np.arange(n) for n in lengths])
+    for name, value in (("episode_index", owner), ("frame_index", moment)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(value))
+    pq.write_table(table, files[0])
+    made = repair(tmp_path / "d", tmp_path / "out", progress=False)
+    shown = {name: made.data.episode(i) for i, name in enumerate(made.data.names)}
+    assert list(made.left) == ["episode 1", "episode 2"] and "tacit.json" in made.left["episode 1"]
+    assert all(same(shown[f"episode {i}"], whole.episode(i)) for i in (0, 3, 4, 5))
+
+
+def test_what_it_says_names_the_files_that_are_there(tmp_path: Path) -> None:
+    written(tmp_path / "d")
+    spoiled(only(tableless(tmp_path / "d"), "videos/**/*.mp4", 1), "short")
+    made = repair(tmp_path / "d", tmp_path / "out", progress=False)
+    told = " ".join([*made.left.values(), *made.cut.values()])
+    assert ".rebuilt" not in told and str(tmp_path / "d" / "videos") in told
+    assert ".rebuilt" not in (tmp_path / "out" / "meta" / "transfer.json").read_text()

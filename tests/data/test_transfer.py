@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from tacit.clip import Episode, Space
 from tacit.data.curate import stretches
 from tacit.data.episodes import Episodes
 from tacit.data.formats import FORMATS
+from tacit.data.lerobot import LeRobot
+from tacit.data.merge import merge
 from tacit.data.reader import Reader, Spec
 from tacit.data.transfer import _unique, rounded, transfer
 from tacit.data.video import Damaged
@@ -178,3 +181,65 @@ def test_a_broken_rate_becomes_a_whole_one_whatever_is_read(fps: float, whole: i
 
 def test_names_that_were_numbered_already_stay_apart() -> None:
     assert len(set(_unique(["x", "x", "x (2)", "x"]))) == 4 and _unique(["a", "b"]) == ["a", "b"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_stopped_and_given_again_it_ends_in_the_same_bytes(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["tacit.data.transfer"], "GROUP", 18)  # two of nine frames
+    transfer(Episodes(Broken()), tmp_path / "at once")
+    with pytest.raises(KeyboardInterrupt):
+        transfer(Episodes(Broken(patience=stop)), tmp_path / "out")
+    assert not (tmp_path / "out" / ".partial").exists() and len(LeRobot(tmp_path / "out").lengths) == 2
+    transfer(Episodes(Broken()), tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "at once")
+
+
+def test_the_first_episodes_are_saved_early_and_the_later_ones_in_larger_groups(tmp_path: Path) -> None:
+    made = transfer(several(*range(30), length=100), tmp_path / "out").data
+    held = np.bincount(made.reader.table["data/file_index"])  # type: ignore[attr-defined]
+    assert held.tolist() == [3, 3, 6, 12, 6]
+
+
+def test_what_a_stop_left_is_not_taken_for_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.modules["tacit.data.transfer"], "GROUP", 18)
+    with pytest.raises(KeyboardInterrupt):
+        transfer(Episodes(Broken(patience=4)), tmp_path / "out")
+    assert "stopped at 2 of 8 episodes" in data.open(tmp_path / "out").reader.unfinished
+    assert "out is not whole: an import was stopped at 2 of 8" in caplog.text and "same command" in caplog.text
+    with pytest.raises(ValueError, match="not whole: an import was stopped"):
+        merge([tmp_path / "out"], tmp_path / "merged")
+    transfer(Episodes(Broken()), tmp_path / "out")
+    caplog.clear()
+    assert not data.open(tmp_path / "out").reader.unfinished and not caplog.text
+    merge([tmp_path / "out"], tmp_path / "merged")
+    assert not data.open(tmp_path / "merged").reader.unfinished
+    (tmp_path / "out" / "meta" / "label.json").write_text(json.dumps({"model": "m", "of": 9}))
+    assert "labelling was stopped at 6 of 9" in data.open(tmp_path / "out").reader.unfinished
+    for strange in ("[]", "{", '{"a": 3}'):
+        (tmp_path / "out" / "meta" / "transfer.json").write_text(strange)
+        (tmp_path / "out" / "meta" / "label.json").write_text(strange)
+        assert not data.open(tmp_path / "out").reader.unfinished
+
+
+def test_of_recordings_that_grew_only_the_new_ones_are_added(tmp_path: Path) -> None:
+    FORMATS["videos"].write(several(0, 1, 2), tmp_path / "videos")
+    transfer(data.open(tmp_path / "videos"), tmp_path / "out", workers=1)
+    FORMATS["videos"].write(several(3, 4), tmp_path / "more")
+    for file in (tmp_path / "more").glob("*.mp4"):
+        file.rename(tmp_path / "videos" / f"b_{file.name}")
+    for _ in range(2):
+        made = transfer(data.open(tmp_path / "videos"), tmp_path / "out", workers=1, append=True)
+        assert len(made.known) == 3 and len(made.data) == 5 and len(set(made.data.prints)) == 5
+    alone = data.open(tmp_path / "videos").select([0, 2])
+    made = transfer(alone, tmp_path / "out", workers=1, append=True)
+    assert made.known == alone.names and len(made.data) == 5
+    transfer(data.open(tmp_path / "videos").select([0, 0]), tmp_path / "twice", workers=1)  # asked for so: kept so
+    assert len(data.open(tmp_path / "twice")) == 2

@@ -184,8 +184,8 @@ class Film(Reel):
                         return
         except (av.error.FFmpegError, IndexError) as error:
             why = f" ({_said(error)})"
-        lost, last = wanted[done], wanted[done - 1] if done else "none of those asked for"
-        raise Damaged(f"{self.path} is damaged at frame {lost} of {len(self.times)}{why}; the last good one is {last}.")
+        where = f"after frame {wanted[done - 1]}" if done else f"at or before frame {wanted[0]}"
+        raise Damaged(f"{self.path} is damaged {where} of {len(self.times)}{why}.")
 
     def _picture(self, frame: Any, turner: VideoReformatter) -> np.ndarray:
         if frame.width * frame.height > PIXELS:

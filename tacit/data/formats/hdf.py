@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,81 @@ def opened(path: Path) -> Any:
         if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
             raise Damaged("it is laid out as h5py never does; repack it with h5repack.")
         return file
+
+
+@contextlib.contextmanager
+def created(path: Path, *, ordered: bool = False) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A new HDF5 file to write into, and what to call between episodes: it stops the writing once the disk is full."""
+    import h5py
+
+    with contextlib.closing(_Sink(path)) as sink:
+        with h5py.File(sink, "w", track_order=ordered) as file:
+            yield file, sink.check
+        sink.check()
+
+
+class _Sink:
+    """A file that never fails the library, which crashes where it closes what could not be written.
+
+    What no longer fits is held in memory, an episode at most, and ``check`` says so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._at, self._held = 0, list[tuple[int, bytes]]()
+        self._failed: BaseException | None = None
+
+    def check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self._failed is None and done < len(view):
+                done += os.pwrite(self._handle, view[done:], self._at + done)
+        except BaseException as error:  # Ctrl-C too: between two lines of this the library is as easily lost
+            self._failed = error
+        if done < len(view):
+            self._held.append((self._at, bytes(view)))
+        self._at += len(view)
+        return len(view)
+
+    def readinto(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        found = os.pread(self._handle, len(view), self._at)
+        view[: len(found)], view[len(found) :] = found, bytes(len(view) - len(found))
+        for at, held in self._held:
+            first, last = max(at, self._at), min(at + len(held), self._at + len(view))
+            if first < last:
+                view[first - self._at : last - self._at] = held[first - at : last - at]
+        self._at += len(view)
+        return len(view)
+
+    read = readinto  # never called; the library knows a file by it
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        ends = (os.fstat(self._handle).st_size, *(at + len(held) for at, held in self._held))
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: max(ends)}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def truncate(self, size: int) -> int:
+        try:
+            if self._failed is None:
+                os.ftruncate(self._handle, size)
+        except OSError as error:
+            self._failed = error
+        return size
+
+    def flush(self) -> None:
+        """There is nothing that is not written yet."""
+
+    def close(self) -> None:
+        os.close(self._handle)
 
 
 def child(group: Any, name: str, *, depth: int = 0) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from tacit.clip import Episode, Space
 from tacit.data.episodes import Episodes
 from tacit.data.file import need, whole
-from tacit.data.formats.hdf import packing
+from tacit.data.formats.hdf import created, packing
 from tacit.data.formats.layouts import ABOUT, Arrow, Found, Hdf, Layout, Leaf, description
 from tacit.data.formats.stored import BROKEN, FACTS, Stored, Told, chosen, frame, naming, rate, sane, space
 from tacit.data.reader import Reader, Spec
@@ -185,14 +185,13 @@ def read(path: Path, *, camera: str | None = None) -> Reader:
 def write(episodes: Episodes, path: Path) -> None:
     """A dataset in HDF5 whose pictures are exact, not JPEG; move it to Minari's folder to load it by its name."""
     need("h5py", reading="writing Minari's HDF5")
-    import h5py
-
     path, spec = Path(path), episodes.spec
     with whole(path) as staged:
         (staged / "data").mkdir(parents=True)
-        with h5py.File(staged / "data" / MAIN, "w", track_order=True) as file:
+        with created(staged / "data" / MAIN, ordered=True) as (file, check):
             for number in range(len(episodes)):
                 _write(file.create_group(f"episode_{number}"), episodes.episode(number), spec, number)
+                check()
         size = (staged / "data" / MAIN).stat().st_size / 1e6
         name = re.sub(r"[^-\w]", "-", path.absolute().name)
         seen = {"image": _box("uint8", (*spec.frame, 3), 0, 255)} if spec.frame else {}

@@ -82,7 +82,7 @@ def write(episodes: Episodes, path: Path) -> None:
     seen = "state" if spec.frame is None else "frames"
     actions = ended(episodes, "actions")
     if actions is None:
-        raise ValueError(f"{spec.name!r} holds no action, and OGBench's loader wants some; write npz instead.")
+        raise ValueError(f"{spec.name!r} holds no action, and OGBench's loader wants some; write --to arrays instead.")
     terminals = np.zeros(total, np.float32)
     terminals[episodes.starts + episodes.lengths - 1] = 1
     flat = {"actions": actions, "terminals": terminals, OURS: np.asarray(json.dumps(about(episodes)))}

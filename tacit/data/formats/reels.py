@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import multiprocessing
 import os
 import re
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +26,8 @@ from tacit.data.episodes import Episodes
 from tacit.data.formats.sidecar import Notes, agreed
 from tacit.data.reader import BLOCK, Reader, Spec
 from tacit.data.video import Damaged
-from tacit.data.view import View, carried, framed, kept, rate, shaped
+from tacit.data.view import Unmet, View, carried, framed, kept, rate, shaped, summed
+from tacit.state import bar
 
 PIECE = 2**28  # bytes of decoded frames in one episode
 PIXELS = 2**25  # of one picture as it was recorded, that of 8K video: a header may claim any number
@@ -89,9 +92,10 @@ class Reels(Reader):
         for reel in reels:
             try:
                 sizes[reel.name] = framed(reel.shape, replace(view, size=None), where=reel.name)
-            except ValueError as error:
-                told[reel.name] = str(error)
-        size = view.size or Counter(sizes.values()).most_common(1)[0][0] if sizes else (1, 1)
+            except Unmet as error:
+                told[reel.name] = error.fault
+        counts = Counter(sizes.values())  # of equally common ones the largest: detail can be dropped later, not found
+        size = view.size or max(counts, key=lambda s: (counts[s], math.prod(s)), default=(1, 1))
         # So many frames that none of them is two episodes' worth of memory.
         most = max(2, PIECE // (size[0] * size[1] * 3))
         most = min(most, max(2, math.floor(view.longest * fps + 1e-6) + 1)) if math.isfinite(view.longest) else most
@@ -103,13 +107,13 @@ class Reels(Reader):
                     continue
                 rows = kept(reel.times, fps, where=reel.name)
             except ValueError as error:
-                told[reel.name] = str(error)
+                told[reel.name] = error.fault if isinstance(error, Unmet) else _unnamed(error, reel.name)
                 continue
             self.parts += _cut(rows, reel=len(self.reels), name=reel.name, most=most, fps=fps)
             self.reels.append(reel)
         self.faults = told
         if not self.reels:
-            raise Damaged(nothing(path, told))
+            raise (Unmet if summed(told)[1] else Damaged)(nothing(path, told))
         self.lengths = np.array([len(p.rows) for p in self.parts], np.int64)
         found = [r.notes for r in self.reels]
         self.spec = Spec(
@@ -230,9 +234,13 @@ def _cut(rows: np.ndarray, *, reel: int, name: str, most: int, fps: float) -> It
 
 
 def nothing(path: Path, faults: Mapping[str, str]) -> str:
-    """Why there is no episode at all, the first faults named."""
-    told = "; ".join(f"{name}: {why}" for name, why in itertools.islice(faults.items(), 3))
-    return f"{path} holds nothing that can be read. {told or 'No file of a known kind lies there.'}"[:1000]
+    """Why there is no episode at all: what was asked for and is not there, else the first faults."""
+    damaged, unmet = summed(faults)
+    if unmet:
+        more = f" Besides, {len(damaged):,} cannot be read." if damaged else ""
+        return f"{path} holds nothing that was asked for: {'; '.join(unmet)}.{more}"
+    told = "; ".join(f"{name}: {shorten(why, 300, placeholder=' ...')}" for name, why in [*damaged.items()][:3])
+    return f"{path} holds nothing that can be read. {told or 'No file of a known kind lies there.'}"
 
 
 def alike(reels: list[Opened]) -> tuple[list[Opened], dict[str, str]]:
@@ -283,18 +291,27 @@ def found(path: Path, suffixes: Sequence[str], *, most: int | None = None) -> It
 def opened(
     files: Sequence[Path], open_: Callable[[Path], Opened], *, root: Path
 ) -> tuple[list[Opened], dict[str, str]]:
-    """Every file looked at, several at once; what cannot be opened by its name, and why."""
+    """Every file looked at, several at once and behind a bar; what cannot be opened by its name, and why."""
 
     def attempt(file: Path) -> Opened | str:
         try:
             return open_(file)
         except (ValueError, OSError) as error:
-            return " ".join(str(error).split())[:500]
+            return _unnamed(error, str(file))
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        results = list(pool.map(attempt, files))
+    ours = multiprocessing.parent_process() is None  # those that it starts open the same again
+    results: list[Opened | str] = []
+    with ThreadPoolExecutor(THREADS) as pool, bar("opening", len(files), unit="files", shown=ours) as advance:
+        for result in pool.map(attempt, files):
+            results.append(result)
+            advance(len(results))
     good = [r for r in results if not isinstance(r, str)]
     return good, {label(f, root): r for f, r in zip(files, results, strict=True) if isinstance(r, str)}
+
+
+def _unnamed(error: Exception, name: str) -> str:
+    """What is wrong, without the name under which it will be told."""
+    return shorten(str(error), 500, placeholder=" ...").removeprefix(f"{name} ")
 
 
 def label(file: Path, root: Path) -> str:

@@ -20,6 +20,7 @@ from tacit.data.formats.hdf import (
     SUFFIXES,
     attribute,
     child,
+    created,
     inside,
     leaves,
     numbered,
@@ -172,15 +173,14 @@ def read(path: Path, *, camera: str | None = None) -> Reader:
 def write(episodes: Episodes, path: Path) -> None:
     """One file with ``obs`` and ``next_obs``; actions are written as they are, though robomimic wants [-1, 1]."""
     need("h5py", reading="writing robomimic's HDF5")
-    import h5py
-
     spec, splits = episodes.spec, dict[str, list[str]]()
-    with whole(Path(path)) as staged, h5py.File(staged, "w") as file:
+    with whole(Path(path)) as staged, created(staged) as (file, check):
         data = file.create_group("data")
         for number in range(len(episodes)):
             name, episode = f"demo_{number}", episodes.episode(number)
             _write(data.create_group(name), episode, spec)
             splits.setdefault(episode.split, []).append(name)
+            check()
         environment = {"env_name": spec.name, "type": 2, "env_kwargs": {"control_freq": spec.fps}}
         data.attrs["total"] = int(sum(demo.attrs["num_samples"] for demo in data.values()))
         data.attrs["env_args"], data.attrs["fps"] = json.dumps(environment), spec.fps

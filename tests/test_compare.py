@@ -1,0 +1,269 @@
+"""The grid as a whole, tiny, on the toy of dots: the right rows, nothing lost by a kill, no cell in another's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tacit.data
+from tacit.cell import Method, Terms
+from tacit.cli import main
+from tacit.comparison import compare, planned
+from tacit.data.collect import collect, opened
+from tacit.data.episodes import Episodes
+from tacit.evaluate.content import bits
+from tacit.evaluate.latents import judge
+from tacit.evaluate.probe import probe
+from tacit.evaluate.rollout import rollout
+from tacit.info import Unknown
+from tacit.latents.model import LatentActions, label
+from tacit.recipes.follow import follow
+from tacit.recipes.tacit import TINY
+from tacit.recipes.tacit import tacit as found
+from tacit.train import Plan
+
+ROOT = Path(__file__).parent.parent
+GRID = ("compare", "tacit", "bc", "--data", "video", "--seeds", "2", "--labels", "8")
+SMALL = ("--plan.steps", "4", "--plan.batch", "8", "--episodes", "2", "--most", "64", "--held", "0.3")
+KNOBS = ("--knobs", "tacit.points=4", "tacit.width=16", "tacit.reach=3", "bc.points=4", "bc.width=16")
+CLOCKED = {"seconds", "step", "memory"}  # what differs from run to run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A recording, and the grid over it as it comes out when nothing goes wrong."""
+    place, before = tmp_path_factory.mktemp("compare"), Path.cwd()
+    os.chdir(place)
+    try:
+        collect("dots/plain", "video", episodes=40, noise=0.4, size=16, workers=1)
+        assert main([*GRID, *SMALL, *KNOBS, "--out", "whole"]) == 0
+        yield place
+    finally:
+        os.chdir(before)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / "report.json").read_text())["rows"]
+
+
+def numbers(out: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in CLOCKED} for row in rows(out)]
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_there_is_a_row_for_every_cell_and_budget_with_all_that_was_asked_for(home: Path) -> None:
+    found = {(row["recipe"], row["seed"], row["labels"]): row for row in rows(home / "whole")}
+    assert found.keys() == {(recipe, seed, 8) for recipe in ("tacit", "bc") for seed in (0, 1)}
+    for (recipe, *_), row in found.items():
+        assert 0 <= row["success"] <= 1 and row["episodes"] == 2 and row["data"] == "video"
+        assert row["seconds"] > 0 and row["steps"] == 4 and row["parameters"] > 100 and row["memory"] > 1e6
+        assert ("fvu" in row) == (recipe == "tacit")
+    ours = found["tacit", 0, 8]
+    assert all(isinstance(ours[k], float) for k in ("probe", "probe_with_o", "nuisance", "bits", "fvu", "shuffled_gap"))
+    assert ours["probe"] != found["tacit", 1, 8]["probe"]
+    page, table = ((home / "whole" / name).read_text() for name in ("report.html", "table.md"))
+    assert "What it cost" in page and "What bits buy" in page
+    assert table.count("\n| tacit") == 1 and table.count("\n| bc") == 1
+
+
+def test_its_numbers_are_those_of_the_functions_called_by_hand(home: Path) -> None:
+    row = next(row for row in rows(home / "whole") if (row["recipe"], row["seed"]) == ("tacit", 1))
+    train, held = tacit.data.open(home / "video").split(0.3)
+    model = found(train.unlabelled(), None, plan=Plan(steps=4, batch=8, rate=2e-3, seed=1), **TINY)
+    few = label(model, train).keep_labels(8, seed=1)
+    policy = follow(model, few, None, plan=Plan(steps=4, batch=8, rate=2e-3, seed=1))
+    judged = {value.name: value.value for value in judge(model, held, most=64, seed=1)}
+    assert row["fvu"] == judged["FVU"] and row["shuffled_gap"] == judged["shuffled-latent gap"]
+    assert row["probe"] == probe(model, held, most=64, seed=1).value
+    assert row["probe_with_o"] == probe(model, held, most=64, seed=1, condition=True).value
+    assert row["bits"] == bits(model, held, most=64, seed=1).value
+    acted = rollout(policy, lambda: opened("dots/plain", size=16), episodes=2, seed=1)
+    assert {name: row[name] for name in acted.row()} == acted.row()
+
+
+def test_killed_after_its_first_cell_it_goes_on_to_the_same_numbers(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tacit", *GRID, *SMALL, *KNOBS, "--out", str(tmp_path / "out")]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    asked = subprocess.Popen(command, cwd=home, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("out/cells/*.json")) and asked.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    asked.send_signal(signal.SIGKILL)
+    assert asked.wait(timeout=60) == -signal.SIGKILL
+    before = {path: path.read_text() for path in (tmp_path / "out" / "cells").glob("*.json")}
+    assert 0 < len(before) < 4 and not (tmp_path / "out" / "report.json").exists()
+    assert main([*GRID, *SMALL, *KNOBS, "--out", str(tmp_path / "out")]) == 0
+    assert numbers(tmp_path / "out") == numbers(home / "whole")
+    assert all(path.read_text() == text for path, text in before.items()), "what was finished is not done again"
+
+
+def test_run_again_it_reuses_what_is_finished_and_takes_seeds_and_recipes_on(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(home / "whole", tmp_path / "out"))
+    more = [*GRID[:3], "random", "expert", *GRID[3:], *SMALL, *KNOBS, "--out", str(out), "--json"]
+    assert main(more) == 0
+    said = capsys.readouterr()
+    assert "4 of 8 cells are finished and reused" in said.err and "/4" in said.err
+    told = json.loads(said.out)
+    ends = {row["recipe"]: row for row in told["rows"] if row["seed"] == 0}
+    assert ends["expert"]["success"] == 1.0 and ends["random"]["labels"] == 0
+    kept = [row for row in told["rows"] if row["recipe"] in ("tacit", "bc")]
+    assert kept == rows(home / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("--episodes", "3"), "episodes was 2 and is now 3"),
+        (("--plan.steps", "5"), "plan.steps was 4 and is now 5"),
+        (("--knobs", *KNOBS[1:3], "tacit.reach=2", *KNOBS[4:]), "recipes.tacit.reach was 3 and is now 2"),
+        (("--held", "0.4"), "held was 0.3 and is now 0.4"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_other_settings_are_refused_and_named(
+    change: tuple[str, ...], says: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(home / "whole")
+    assert main([*GRID, *SMALL, *KNOBS, "--out", "whole", *change]) == 1
+    complaint = capsys.readouterr().err
+    assert says in complaint and "--fresh" in complaint
+    assert files(home / "whole") == before
+
+
+def test_fresh_begins_anew_and_a_folder_of_something_else_is_left_alone(home: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(home / "whole", tmp_path / "out"))
+    only = ("compare", "random", "--data", "video", "--seeds", "1", "--labels", "8", *SMALL, "--out")
+    assert main([*only, str(out), "--fresh"]) == 0
+    assert [path.name for path in (out / "cells").iterdir()] == ["random-video-0.json"] and not (out / "runs").exists()
+    (tmp_path / "aunt").mkdir()
+    (tmp_path / "aunt" / "letter.txt").write_text("dear")
+    assert main([*only, str(tmp_path / "aunt"), "--fresh"]) == 1
+    assert [path.name for path in (tmp_path / "aunt").iterdir()] == ["letter.txt"]
+
+
+def test_a_recipe_that_fails_is_a_row_with_its_reason_and_stops_no_other(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("compare", "laom", "tacit", "random", "--data", "video", "--seeds", "1", "--labels", "8", *SMALL)
+    knobs = ("laom.reach=50", "tacit.plan.rate=1e38", "tacit.plan.clip=0", "tacit.plan.warmup=0")
+    assert main([*asked, "--knobs", *knobs, "--out", str(tmp_path / "out"), "--json"]) == 1
+    told = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert "51 frames" in told["laom"]["failed"] and "\n" not in told["laom"]["failed"]
+    assert "was not finite" in told["tacit"]["failed"] or "nan" in told["tacit"]["failed"]
+    assert "failed" not in told["random"] and told["random"]["episodes"] == 2
+    assert main([*asked, "--knobs", *knobs, "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 cells are finished" in said.err, "what failed is tried again"
+    assert "2 cells failed" in said.out and "51 frames" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["compare", "lpao", "--data", "video"], "'lapo'"),
+        (["compare", "follow", "--data", "video"], "wants a model"),
+        (["compare", "tacit", "--data", "video", "--knobs", "tacit.pionts=3"], "'points'"),
+        (["compare", "tacit", "--data", "video", "--knobs", "tacit.points=many"], "wanted int"),
+        (["compare", "tacit", "--data", "video", "--knobs", "tacit.plan.step=3"], "'steps'"),
+        (["compare", "tacit", "--data", "video", "--knobs", "lapo.codes=3"], "'lapo'"),
+        (["compare", "tacit", "--data", "video", "--knobs", "points=3"], "RECIPE.KNOB=VALUE"),
+        (["compare", "tacit", "--data", "video", "--env", "dots/plian"], "'dots/plain'"),
+        (["compare", "tacit", "--data", "video", "--seeds", "0"], "0 seeds"),
+        (["compare", "random", "--data", "video", "--labels"], "nobody acts"),
+        (["compare", "tacit", "--data", "video", "--labels", "0"], "at least 1"),
+    ],
+    ids=lambda value: " ".join(value[4:]) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(
+    words: list[str], says: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_labels_than_there_are_and_data_of_nowhere_are_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="100000 labels were asked for"):
+        compare(["bc"], [home / "video"], tmp_path / "out", terms=Terms(labels=(100_000,)))
+    tacit.data.save(tacit.data.open(home / "video"), tmp_path / "strange")
+    with pytest.raises(Unknown, match="which environment"):
+        compare(["bc"], [tmp_path / "strange"], tmp_path / "out", terms=Terms(labels=(8,)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_tells_what_all_would_take_and_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(home)
+    many = ("--plan.batch", "8", "--plan.steps", "1000", "--episodes", "2", "--most", "64", "--held", "0.3")
+    assert main([*GRID, *many, *KNOBS, "--out", "new", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dry_run"] and [row["recipe"] for row in told["rows"]] == ["tacit", "bc"]
+    assert told["seconds"] == pytest.approx(2 * sum(row["seconds"] for row in told["rows"]))
+    assert told["seconds"] > 1, "a thousand steps of each, and two seeds"
+    assert files(home) == before
+
+
+def mine(data: Episodes, out: Path | None, *, labelled: float = 0.5, plan: Plan = Plan(rate=2e-3)) -> LatentActions:
+    """Somebody's own method, which takes labels inside training."""
+    assert data.labelled in (8, 16), "it is given the budget's labels and no others"
+    return found(data, out, plan=plan, **TINY)
+
+
+def test_a_method_of_ones_own_that_wants_labels_is_trained_on_each_budget(home: Path, tmp_path: Path) -> None:
+    plan = {"steps": 4, "batch": 8}
+    terms = Terms(labels=(8, 16), episodes=2, held=0.3, most=64, plan=plan)
+    report = compare([mine], [home / "video"], tmp_path / "out", seeds=1, terms=terms)
+    assert [(row["recipe"], row["labels"], row["taught"]) for row in report.rows] == [("mine", 8, 8), ("mine", 16, 16)]
+    assert Method.of(mine, terms).plan == Plan(rate=2e-3, **plan), "its own plan, as far as nobody says otherwise"
+    assert not Method.of("tacit", terms).taught and Method.of("bc", terms).acts
+
+
+def test_data_without_labels_are_compared_by_their_latents_alone(home: Path, tmp_path: Path) -> None:
+    quiet = collect("dots/plain", tmp_path / "quiet", episodes=20, labels="none", size=16, workers=1)
+    assert quiet.spec.space is None
+    plan = {"steps": 4, "batch": 8}
+    report = compare(
+        [mine_unlabelled], [tmp_path / "quiet"], tmp_path / "out", seeds=1, terms=Terms((), plan=plan, most=64)
+    )
+    [row] = report.rows
+    assert row["fvu"] > 0 and row["probe"] is None and "success" not in row and row["bits"] >= 0
+
+
+def mine_unlabelled(data: Episodes, out: Path | None, *, plan: Plan = Plan()) -> LatentActions:
+    """Somebody's own method, which is shown no label."""
+    assert data.labelled == 0
+    return found(data, out, plan=plan, **TINY)
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    cells = planned(["bc"], [tmp_path / "a" / "video", tmp_path / "b" / "video"], seeds=1)
+    assert [cell.name for cell in cells] == ["a-video", "b-video"]
+    assert len({cell.stem for cell in cells}) == 2
+
+
+@pytest.mark.slow
+def test_processes_give_the_rows_of_one(home: Path, tmp_path: Path) -> None:
+    assert main([*GRID, *SMALL, *KNOBS, "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    assert numbers(tmp_path / "out") == numbers(home / "whole")
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_rows_of_one_process(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    asked = [*GRID, *SMALL, *KNOBS, "--out", str(tmp_path / "out"), "--workers", "2", "--engine", "ray"]
+    assert main(asked) == 0
+    assert numbers(tmp_path / "out") == numbers(home / "whole")
