@@ -22,7 +22,8 @@ def check_policy(policy: Policy, clip: Clip, *, space: Space) -> None:
     clip = clip.to(policy.device)
     if type(policy).loss is not Part.loss:
         check_part(policy, clip)
-        _learns_from_the_past(policy, clip)
+        if not policy.hindsight:
+            _learns_from_the_past(policy, clip)
     loaded = reloaded(policy)
     with still(policy):
         acted, memories = _acted(policy, clip)

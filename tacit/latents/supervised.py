@@ -1,4 +1,4 @@
-"""The supervised opponent: an inverse model taught true actions, and what it labels with them."""
+"""Inverse models taught true actions: to label with, as the supervised opponent, and to learn an encoder by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.clip import Clip, Episode, floats
+from tacit.clip import Clip, Episode, Space, floats
 from tacit.data.episodes import Episodes
 from tacit.part import Part
 from tacit.parts.outputs import Head
@@ -39,6 +39,44 @@ class Supervised(Part):
         window = seen[:, index]  # (B, T-1, past + 2, F)
         moved = window[:, :, 1:] - window[:, :, :-1]
         return torch.cat([window[:, :, -2:-1], moved], 2).flatten(0, 1).flatten(1)
+
+
+class Multistep(Part):
+    """Says which action was taken first on the way from one frame to another, up to ``reach`` steps later.
+
+    What is wanted of it is its encoder: over several steps only what actions bring about is of any help.
+    """
+
+    def __init__(self, *, encoder: Part, features: int, space: Space, reach: int = 4, width: int = 256) -> None:
+        super().__init__()
+        if reach < 1:
+            raise ValueError(f"reach is {reach}; the later frame must lie at least 1 step ahead.")
+        self.encoder, self.reach = copy.deepcopy(encoder).requires_grad_(), reach
+        self.head = Head(features=2 * features + 1, space=space, width=width)
+
+    @property
+    def length(self) -> int:
+        """How many frames a training clip needs for every distance to occur."""
+        return self.reach + 1
+
+    def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
+        batch, time = len(clip), clip.time - 1
+        left = torch.arange(time, 0, -1, device=clip.device).clamp(max=self.reach)  # steps there are from each frame
+        steps = 1 + (torch.rand(batch, time, device=clip.device) * left).long()
+        said = self.told(clip, steps)
+        cost = self.head.cost(said, clip.actions.flatten(0, 1), known=clip.mask.flatten(0, 1))  # type: ignore[union-attr]
+        return cost, {"miss": cost.detach()}
+
+    def told(self, clip: Clip, steps: Tensor) -> Tensor:
+        """Each frame but the last, the one so many ``steps`` (B, T-1) later, and how many: (B * (T-1), 2 F + 1)."""
+        frames = floats(clip.frames)  # type: ignore[arg-type]
+        seen = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        rows, now = (
+            torch.arange(len(clip), device=clip.device)[:, None],
+            torch.arange(clip.time - 1, device=clip.device),
+        )
+        far = (steps / self.reach)[..., None].type_as(seen)
+        return torch.cat([seen[:, :-1], seen[rows, now + steps], far], -1).flatten(0, 1)
 
 
 @torch.inference_mode()

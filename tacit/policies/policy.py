@@ -15,6 +15,7 @@ class Policy(Part):
     """Acts on observations of shape (B, 1); all that it remembers is in the memory it returns."""
 
     past: int = 0  # how many frames before the present one it looks at
+    hindsight: bool = False  # whether its lessons, never its actions, look at what came after: a forecast, a goal
 
     def start(self, batch: int) -> Memory | None:
         """The memory of an episode that has not begun."""

@@ -19,9 +19,15 @@ from tacit.latents.inverse import Difference
 from tacit.latents.model import LatentActions, label
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.quantize import Free
+from tacit.policies.chunked import Chunked
 from tacit.policies.cloning import Cloning, Following
+from tacit.policies.inferring import Inferring
+from tacit.policies.instructed import Instructed
+from tacit.policies.led import Led
 from tacit.policies.policy import Policy
+from tacit.policies.predictive import Predictive
 from tacit.train import Plan, cycle, fit
+from tests.check.test_part import WHOLE
 
 SIDE, PLANE, FIVE = (16, 16), Space("continuous", 2), Space("discrete", 5)
 DOTS = {kind: toys.dots(Board(size=16, discrete=kind), episodes=10, length=12).episodes for kind in (False, True)}
@@ -53,6 +59,13 @@ def test_cloning_of_latents_and_following_them_keep_their_promises() -> None:
     check_policy(pilot, given, space=Space("continuous", 4, low=-1e3, high=1e3))
     following = Following(pilot=pilot, latents=latents, decoder=decoder(latents, DOTS[False].keep_labels(24))[0])
     check_policy(following, clip(), space=PLANE)
+
+
+@pytest.mark.parametrize("kind", [Predictive, Inferring, Instructed, Chunked, Led])
+def test_whoever_learns_in_hindsight_acts_on_the_past_alone(kind: type[Policy]) -> None:
+    """A forecast, a goal or an instruction is learnt from later frames; what is done never hears of them."""
+    given = clip()
+    check_policy(WHOLE[kind](), given.replace(text=("left", "right") * (len(given) // 2)), space=PLANE)  # type: ignore[arg-type]
 
 
 class Walker(Policy):

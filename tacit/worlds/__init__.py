@@ -1,0 +1,1 @@
+"""Worlds: what comes next, given what is done."""
