@@ -22,8 +22,7 @@ from tacit.latents.model import LatentActions, label
 from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.policies.policy import Policy
-from tacit.rehearsal import peak
-from tacit.rehearsal import few, rehearse
+from tacit.rehearsal import few, peak, rehearse
 from tacit.train import Plan
 
 ENDS = ("random", "expert")  # who acts without having been trained: the ends of the scale

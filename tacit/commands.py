@@ -53,7 +53,7 @@ def counted(data: Episodes) -> dict[str, Any]:
 
 def counts(data: Episodes) -> str:
     """How much there is, in words."""
-    return "{episodes:,} episodes, {frames:,} frames, {labels:,} labels".format(**counted(data))
+    return ", ".join(f"{count:,} {kind[: -1 if count == 1 else None]}" for kind, count in counted(data).items())
 
 
 def _options(given: Sequence[str]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
 
 def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     """Train on the data that was asked for, or rehearse it."""
-    from tacit.data import Episodes, View, cache
+    from tacit.data import Damaged, Episodes, View, cache
     from tacit.data import open as opened
     from tacit.data.view import Viewed
 
@@ -210,7 +210,10 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
         # As a cache has them: what is trained on a stream is evaluated and labelled on a cache.
         whole = Episodes(Viewed(whole.reader, View(size=frame, fit="stretch"))).streamed()
     elif not asked.dry_run:
-        whole = cache(whole, size=frame)
+        try:
+            whole = cache(whole, size=frame)
+        except Damaged as error:
+            raise Damaged(f"{error} To leave out what is damaged: tacit data import {asked.data} OUT") from error
     whole = whole.part(asked.part) if asked.part else whole
     data = whole.split(asked.held)[0] if asked.held else whole
     data = data if asked.labels is None else data.keep_labels(asked.labels, seed=asked.plan.seed)
@@ -249,8 +252,7 @@ def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:
         batch = ", ".join(f"{k} {' x '.join(map(str, shape))}" for k, shape in stage["clip"].items())
         step, all_ = took(stage["seconds_per_step"]), took(stage["seconds"])
         table.add_row(stage["model"], f"{stage['parameters']:,}", batch, step, all_)
-    memory, disk = _size(found["memory_bytes"]), _size(found["disk_bytes"])
-    cost = f"{took(found['seconds'])}, {memory} of memory, {disk} of disk"
+    cost = f"{took(found['seconds'])}, {_size(found['memory_bytes'])} of memory, {_size(found['disk_bytes'])} of disk"
     table.caption = f"{name} on {counts}: {cost}. Nothing was written."
     return table
 

@@ -150,7 +150,8 @@ def model(name: str | Path, *, kind: Any, inside: str = "") -> Any:
     from tacit.part import Part
 
     whole = Part.load(folder(name))
-    part = getattr(whole, inside, whole)
+    asked = kind is not Part and isinstance(whole, kind)  # else what it holds by that name, as a run does
+    part = whole if asked else getattr(whole, inside, whole)
     if not isinstance(part, kind):
         what = f"a {type(whole).__name__}" + (f" without {inside}" if part is None else "")
         wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -267,9 +268,30 @@ def test_imports_docstrings_and_comments_are_not_counted() -> None:
 # The run of every recipe, tiny, on a toy world, and the number it must reach: below this line.
 
 
-# Tiny, on the toy of dots: at most so much of the error of copying the last frame, or of the actions' spread. laom is
-# missing: in so few steps its prediction does not beat copying (3.1 measured), so there is no number to hold it to.
+# Tiny, on the toy of dots: at most so much of the error of copying the last frame, or of the actions' spread.
 REACHES = {"tacit": 0.6, "lapo": 0.8, "bc": 0.75, "idm": 0.9, "follow": 0.92}
+
+# For longer, on a smaller board where each of five actions does much. Whoever is not told which comes to .53 there in
+# pixels, so that these have latents that say it.
+BUSY = Board(size=8, goal=False, discrete=True, stride=3.0)
+LONGER: dict[str, dict[str, Any]] = {
+    "lapo_fsq": {"steps": 500},
+    "flexlam": {"steps": 600, "rate": 5e-3},
+    "laom": {"steps": 500},
+    "laom_labels": {"steps": 500},
+    "lapa": {"steps": 600, "rate": 5e-3, "batch": 32},
+    "genie_actions": {"steps": 400, "batch": 32},
+    "adaworld_actions": {"steps": 400},
+    "igor": {"steps": 400},
+    "vipra_actions": {"steps": 400, "batch": 32},
+    "univla": {"steps": 200, "batch": 32},
+    "dynamo": {"steps": 200, "batch": 32},
+    "clam": {"steps": 300, "batch": 32},
+    "stamo": {"steps": 400},
+}
+REACHES |= {"lapo_fsq": 0.35, "flexlam": 0.5, "laom": 0.45, "laom_labels": 0.45, "lapa": 0.48}
+REACHES |= {"genie_actions": 0.5, "adaworld_actions": 0.46, "igor": 0.46, "vipra_actions": 0.46}
+REACHES |= {"univla": 0.75, "dynamo": 0.25, "clam": 0.5, "stamo": 0.45}  # the first two in features
 
 
 @pytest.mark.parametrize("name", REACHES)
@@ -282,8 +304,10 @@ def ran(name: str, out: Path) -> float:
     module = importlib.import_module(f"tacit.recipes.{name}")
     recipe, tiny = getattr(module, name), module.TINY
     episodes = 600 if name == "follow" else 150  # fewer and its policy learns them by heart: .5 to 1.5 over five seeds
-    data = toys.dots(Board(size=16), episodes=episodes, length=12, determinism=0.7, seed=0).episodes
+    board, chi = (BUSY, 0.0) if name in LONGER else (Board(size=16), 0.7)
+    data = toys.dots(board, episodes=episodes, length=12, determinism=chi, seed=0).episodes
     plan = Plan(steps=400 if name == "follow" else 120, batch=64, rate=3e-3, seed=0, device="cpu")
+    plan = plan.replace(warmup=10, **LONGER[name]) if name in LONGER else plan
     train, held = data.split(0.2)
     if name == "follow":
         latents = tacit_recipe(
@@ -296,7 +320,8 @@ def ran(name: str, out: Path) -> float:
 
 def left(model: LatentActions, held: Episodes) -> float:
     """The prediction's error on held-out clips as a share of the error of saying that nothing happens."""
-    clip = held.clips(model.past + 2).batch(range(120))
+    clips = held.clips(model.past + 2)
+    clip = clips.batch(range(min(120, len(clips))))
     with torch.no_grad():
         wanted, guess = model.targets(clip)[:, -1], model.predict(clip, model.infer(clip))[:, -1]
         before = model.onward.wanted(floats(clip.frames[:, -2]))

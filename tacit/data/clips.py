@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, final
 
@@ -26,8 +27,9 @@ class Clips:
 
     Windows start every ``stride`` frames. With ``gap`` g a clip holds every g-th frame; between such frames lie g
     actions, not one, so ``actions``, ``latents``, ``rewards`` and ``mask`` are then ``None``. ``labelled`` is the share
-    of every batch drawn from windows that hold at least one label. With ``device`` all columns live there, if they
-    fit, and gathers happen there.
+    of every batch drawn from windows that hold at least one label. Below a ``balance`` of 1 small sources are drawn
+    from more often than their size says: each as often as its number of windows to that power, at 0 all alike. With
+    ``device`` all columns live there, if they fit, and gathers happen there.
     """
 
     def __init__(
@@ -38,14 +40,16 @@ class Clips:
         stride: int = 1,
         labelled: float = 0.0,
         gap: int = 1,
+        balance: float = 1.0,
         device: torch.device | str | None = None,
     ) -> None:
-        if length < 1 or stride < 1 or gap < 1 or not 0 <= labelled <= 1:
+        if length < 1 or stride < 1 or gap < 1 or not 0 <= labelled <= 1 or not 0 <= balance <= 1:
             raise ValueError(
-                f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}; "
-                "the first three must be at least 1, the last a share in [0, 1]."
+                f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}, balance {balance}; "
+                "the first three must be at least 1, labelled a share and balance a power in [0, 1]."
             )
         drawn = f"clips of length {length}, stride {stride}, gap {gap}, labelled {float(labelled)}"
+        drawn += f", balance {float(balance)}" if balance < 1 else ""
         # What training on these sees, in words, so that a run begun with other clips says what differs.
         self.prints, self.fingerprint = episodes.prints, f"{drawn}, of {episodes.fingerprint}"
         span = (length - 1) * gap + 1
@@ -65,6 +69,10 @@ class Clips:
         if gap == 1 and self.spec.space is not None:
             self._mask = episodes.mask
         self._lucky = self._with_labels()
+        self._fair: list[_Fair] = []  # by lane: of all windows, and of those that hold labels
+        if balance < 1:
+            which = np.unique(episodes.sources, return_inverse=True)[1][self._owner]
+            self._fair = [_Fair.of(rows, which, balance) for rows in (np.arange(len(self)), self._lucky)]
         for name in ("actions", "latents", "rewards") if gap == 1 else ():
             value = episodes.column(name)
             if value is not None:
@@ -161,6 +169,11 @@ class Clips:
                 f"A batch of {batch} cannot be shared by rank {rank} of {world}; make it a multiple of {world}."
             )
         lucky = min(batch, max(1, round(self.share * batch))) if self.share else 0
+        if self._fair:
+            drawn = [
+                self._fair[lane].draw(step, n, seed=seed, lane=lane) for lane, n in ((1, lucky), (0, batch - lucky))
+            ]
+            return np.concatenate(drawn)[rank::world]
         first = self._lucky[_walk(len(self._lucky), step, lucky, seed=seed, lane=1)] if lucky else np.zeros(0, np.int64)
         rows = np.concatenate([first, _walk(len(self), step, batch - lucky, seed=seed, lane=0)])
         return rows[rank::world]
@@ -180,6 +193,30 @@ class Clips:
             for step in itertools.count(start + ahead):
                 waiting.append(pool.submit(clip, step))
                 yield waiting.pop(0).result()
+
+
+@dataclass(frozen=True)
+class _Fair:
+    """Windows parted by source, of which each has its own share of every batch, however many windows it holds."""
+
+    rows: np.ndarray  # the windows, those of one source together
+    places: np.ndarray  # where in `rows` each source begins, and the last ends
+    shares: np.ndarray  # the same places as shares of all that is drawn, from 0 to 1
+
+    @classmethod
+    def of(cls, rows: np.ndarray, source: np.ndarray, balance: float) -> _Fair:
+        counts = np.bincount(source[rows])
+        counts = counts[counts > 0]
+        weights = counts**balance
+        places, shares = (np.concatenate([[0], np.cumsum(x)]) for x in (counts, weights))
+        return cls(rows[np.argsort(source[rows], kind="stable")], places, shares / max(1.0, shares[-1]))
+
+    def draw(self, step: int, batch: int, *, seed: int, lane: int) -> np.ndarray:
+        """One window from each of ``batch`` equal slices of the shares: within one, a batch is as fair as can be."""
+        random = np.random.Philox(np.random.SeedSequence((seed, lane, 0, 0, step)))
+        sliced = (np.arange(batch) + np.atleast_1d(random.random_raw(max(1, batch)))[:batch] / 2**64) / max(1, batch)
+        at = np.interp(sliced, self.shares, self.places).astype(np.int64)
+        return self.rows[np.minimum(at, len(self.rows) - 1)]
 
 
 def _dtype(array: np.ndarray | Tensor) -> torch.dtype:

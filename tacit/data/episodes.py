@@ -331,14 +331,23 @@ class Episodes:
         return value
 
     def clips(
-        self, length: int, *, stride: int = 1, labelled: float = 0.0, gap: int = 1, device: str | None = None
+        self,
+        length: int,
+        *,
+        stride: int = 1,
+        labelled: float = 0.0,
+        gap: int = 1,
+        balance: float = 1.0,
+        device: str | None = None,
     ) -> Clips | Streamed:
         """Stretches of ``length`` frames, each within one episode: see ``Clips``, and ``Streamed``."""
         from tacit.data.clips import Clips
         from tacit.data.stream import Streamed
 
         if self.buffer:
-            if labelled or gap != 1:
-                raise ValueError("Streamed clips come as they come: no share of labelled ones, no gap. Use a cache.")
+            if labelled or gap != 1 or balance != 1:
+                raise ValueError(
+                    "Streamed clips come as they come: no share of labelled ones, no gap, no balance. Use a cache."
+                )
             return Streamed(self, length, stride=stride, buffer=self.buffer)
-        return Clips(self, length, stride=stride, labelled=labelled, gap=gap, device=device)
+        return Clips(self, length, stride=stride, labelled=labelled, gap=gap, balance=balance, device=device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Space
+from tacit.clip import Space
 from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.latents.model import LatentActions, carries, label
@@ -215,10 +215,9 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
     for number in np.unique(owners[mask]):
         known = np.flatnonzero(mask[owners == number])
         episode = data.episode(int(number))
-        assert episode.frames is not None and episode.actions is not None
+        assert episode.actions is not None
         first = max(0, int(known[0]) - 1 - model.past)
-        frames = np.array(episode.frames[first : int(known[-1]) + 2])
-        clip = Clip(frames=torch.from_numpy(frames)[None].permute(0, 1, 4, 2, 3).to(model.device))
+        clip = model.glimpse(episode, slice(first, int(known[-1]) + 2))
         latents, features = model.infer(clip)[0].float().cpu(), model.features(clip)[0].float().cpu()
         at = torch.from_numpy(known - first)
         before = torch.where(at[:, None] + first > 0, latents[(at - 1).clamp(min=0)], 0.0)
@@ -272,7 +271,7 @@ def influence(model: LatentActions, data: Episodes, *, count: int = 128, draws: 
     The root mean square of the Jacobian's columns, by random projections of the prediction (Hutchinson).
     """
     clips = Clips(data, model.past + 2)
-    clip = Clip(frames=clips.batch(np.linspace(0, len(clips) - 1, count).astype(np.int64)).frames).to(model.device)
+    clip = clips.batch(np.linspace(0, len(clips) - 1, count).astype(np.int64)).to(model.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         latents = model.eval().infer(clip).detach().requires_grad_()

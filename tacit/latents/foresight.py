@@ -173,8 +173,8 @@ class Features(Foreseen):
 class Rolled(Foreseen):
     """The next embeddings of a whole window, from the embeddings and latents so far (DynaMo).
 
-    Only their direction counts: the cost is one less the cosine. With ``memory=0`` the target is the encoder as it is,
-    and no gradient goes that way.
+    Only their direction is said, at length one: the cost is one less the cosine. With ``memory=0`` the target is the
+    encoder as it is, and no gradient goes that way.
     A single latent (N, dim) goes with the last frame, and nothing before it is seen: what led there is not known.
     """
 
@@ -199,11 +199,15 @@ class Rolled(Foreseen):
     def forward(self, frames: Tensor, features: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         return _last(self, frames, features, z)
 
+    def wanted(self, frames: Tensor) -> Tensor:
+        return F.normalize(super().wanted(frames), dim=-1)
+
     def along(self, frames: Tensor, features: Tensor, z: Tensor) -> Tensor:
         """What follows each frame, from the embeddings (B, T, F) and latents (B, T, dim) up to it: (B, T, F)."""
         agree(features, (None, None, self.features), name="Embeddings")
         agree(z, (*features.shape[:2], self.dim), name="Latents")
-        return self.out(self.body(self.first(torch.cat([features, z.to(features.dtype)], -1))))
+        said = self.out(self.body(self.first(torch.cat([features, z.to(features.dtype)], -1))))
+        return F.normalize(said.float(), dim=-1)
 
     def cost(self, guess: Tensor, wanted: Tensor) -> Tensor:
         return (1 - F.cosine_similarity(guess.float(), wanted, dim=-1)).mean()

@@ -18,6 +18,7 @@ class Onward(Part):
     """What every forward model promises beside its prediction: what it predicts of a frame, and what a miss costs."""
 
     denoises = False  # whether it is shown in training, under noise, what it is to say (as the keyword ``goal``)
+    heeds = False  # whether its cost is shown the two frames (N, 2, ...) that it is about (as the keyword ``pair``)
 
     def wanted(self, frames: Tensor) -> Tensor:
         """What this is to predict of the next frames (N, ...): by default themselves."""

@@ -91,7 +91,8 @@ class Reader(Part):
     """Reads what was done off ``queries`` that join the features of each frame, and of their past (UniVLA).
 
     A frame has so many ``tokens``. Instructions may be ``told``, in tokens of that width: then what they explain need
-    not be in the answer. Heard are those ``known``, or else those that are not all zero.
+    not be in the answer. Heard are those ``known``, or else those that are not all zero; in training a sample hears
+    none with the odds ``deaf``, so that it reads as well where nothing is said.
     """
 
     def __init__(
@@ -102,11 +103,12 @@ class Reader(Part):
         dim: int,
         queries: int = 4,
         told: int = 0,
+        deaf: float = 0.0,
         width: int = 256,
         layers: int = 4,
         heads: int = 8,
     ) -> None:
-        self.features, self.tokens, self.dim = features, tokens, dim
+        self.features, self.tokens, self.dim, self.deaf = features, tokens, dim, deaf
         self.first = nn.Linear(features, width)
         self.places = nn.Parameter(SMALL * torch.randn(tokens, width))
         self.listen = nn.Linear(told, width) if told else None
@@ -123,8 +125,20 @@ class Reader(Part):
         agree(features, (None, None, self.tokens, self.features), name="Features")
         x = self.first(features) + self.places
         words, known = heard(self.listen, told, known=known)
+        if known is not None and self.training and self.deaf:
+            known = known & (torch.rand(len(known), 1, device=known.device) >= self.deaf)
         x = self.body(x, told=words, known=known)
         return self.out(x[:, 1:, self.tokens :]).flatten(2)
+
+    def further(self, queries: int) -> Reader:
+        """A reader that starts as this one, reads by so many ``queries`` more, and is told nothing."""
+        was: int = self.arguments["queries"]
+        wide = {"queries": was + queries, "dim": self.dim * (was + queries) // was}
+        made = Reader(**{**self.arguments, **wide, "told": 0}).to(self.device)
+        mine = {name: value for name, value in self.state_dict().items() if not name.startswith("listen.")}
+        mine["body.tokens"] = torch.cat([mine["body.tokens"], made.state_dict()["body.tokens"][was:]])
+        made.load_state_dict(mine)
+        return made
 
 
 class Asked(Part):
@@ -177,9 +191,13 @@ def share(dim: int, tokens: int) -> int:
 def heard(
     listen: nn.Linear | None, told: Tensor | None, *, known: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Instructions as a network reads them, and which are any: where nobody says, those that are not all zero."""
+    """Instructions as a network reads them, and which are any: where nobody says, those that are not all zero.
+
+    They are tokens (N, M, told), or one vector each (N, told).
+    """
     if told is None:
         return None, None
+    told = told[:, None] if told.ndim == 2 else told
     if listen is None:
         raise ValueError(f"Instructions were told where none can be heard; build the model with told={told.shape[-1]}.")
     agree(told, (None, None, listen.in_features), name="Instructions")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, floats
+from tacit.clip import Clip, Episode, floats
+from tacit.data.augment import jitter as lit
 from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
 from tacit.data.scale import Engine
@@ -32,6 +33,7 @@ class Step(NamedTuple):
     guess: Tensor
     wanted: Tensor
     present: Tensor  # what saying "nothing happens" would have said
+    pair: Tensor | None = None  # (N, 2, ...): both ends of each transition as the forward model has them
 
     def at(self, x: Tensor) -> Tensor:
         """What ``x`` (B, T, ...) holds at both ends of each transition: (N, 2, ...)."""
@@ -47,6 +49,9 @@ class LatentActions(Part):
     forward model that go through time causally, every transition of a clip is learnt from at once. ``shift`` moves the
     inverse's pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z``
     cannot say where things are, only what changes; ``cyclic`` brings back on the other side what leaves the picture.
+    ``jitter`` makes each sample's pictures, all alike and for both models, brighter or darker by up to that share.
+    Of ``views`` cameras, whose pictures lie side by side, one leads another's picture on in training, and in use the
+    first its own: ``z`` says nothing that only one of them sees.
     ``label`` is a head that reads true actions from ``z`` where they are known; ``signals`` are further costs;
     ``language`` makes tokens of an episode's text for both models. ``of`` says what is looked at.
     """
@@ -68,16 +73,23 @@ class LatentActions(Part):
         along: bool = False,
         shift: int = 0,
         cyclic: bool = False,
+        jitter: float = 0.0,
+        views: int = 1,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if along and reach > 1 or shift and of == "state":
-            raise ValueError(f"Given {along=}, {reach=}, {shift=}, {of=}; along has a reach of 1, and states no shift.")
+        if along and reach > 1 or (shift or jitter) and of == "state":
+            raise ValueError(
+                f"Given {along=}, {reach=}, {shift=}, {jitter=}, {of=}; along has a reach of 1, and states have "
+                "no shift and no jitter."
+            )
+        if views < 1 or views > 1 and (of == "state" or not ahead):
+            raise ValueError(f"Given {views=}, {of=}, {ahead=}; several views are of pictures, and look ahead.")
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
         self.signals = nn.ModuleList(signals)
         self.of, self.past, self.reach, self.ahead, self.along = of, past, reach, ahead, along
-        self.shift, self.cyclic, self.weight = shift, cyclic, weight
+        self.shift, self.cyclic, self.jitter, self.views, self.weight = shift, cyclic, jitter, views, weight
         self.dim: int = bottleneck.dim  # type: ignore[assignment]
         self.register_buffer("scale", torch.tensor(0.0))  # mean squared change between frames: the unit of the loss
 
@@ -91,12 +103,15 @@ class LatentActions(Part):
             raise ValueError(
                 f"Clips have {clip.time} frames; this model trains on {self.length}: data.clips({self.length})."
             )
+        if self.jitter and clip.frames is not None:
+            clip = clip.replace(frames=lit(clip.frames, brightness=self.jitter, contrast=0.0))
         known = None
         if self.label is not None and clip.mask is not None and clip.actions is not None:
             clip, known = (clip, clip.mask.flatten(0, 1)) if self.along else self._at_labels(clip)
         step = self._window(clip) if self.along else self._pair(clip, known)
-        miss = self.onward.cost(step.guess.float(), step.wanted)  # type: ignore[operator]
-        still = self.onward.cost(step.present, step.wanted)  # type: ignore[operator]
+        told = {"pair": step.pair} if self.onward.heeds else {}
+        miss = self.onward.cost(step.guess.float(), step.wanted, **told)  # type: ignore[operator]
+        still = self.onward.cost(step.present, step.wanted, **told)  # type: ignore[operator]
         if self.training:
             self.scale.lerp_(average(still.detach()), 0.01 if self.scale > 0 else 1.0)
         cost = miss / self.scale.clamp(min=1e-6) + step.found.loss
@@ -123,20 +138,21 @@ class LatentActions(Part):
         goal = seen[:, -1] if self.ahead else self._values(raw[:, self.past + 1])
         wanted, present = self.onward.wanted(goal), self.onward.wanted(seen[:, -2])  # type: ignore[operator]
         told |= {"goal": wanted} if self.onward.denoises else {}
-        guess = self.onward(seen[:, :-1], features[:, :-1], found.z, **told)
+        guess = self.onward(seen[:, :-1], features[:, :-1], _whole(found), **told)
         ends = torch.stack([torch.full_like(steps, self.past), self.past + steps], 1)
-        return Step(clip, ends, found, features, guess, wanted, present)
+        return Step(clip, ends, found, features, guess, wanted, present, torch.stack([seen[:, -2], goal], 1))
 
     def _window(self, clip: Clip) -> Step:
         """Every transition of each clip, each seen from no later than its goal."""
         seen, features, viewed = self._both(self.raw(clip))
         told, time = self._told(clip), clip.time
         found = self.bottleneck(self.inverse.along(viewed, **told).flatten(0, 1))  # type: ignore[operator]
-        z = found.z.unflatten(0, (len(clip), time - 1))
+        z = _whole(found).unflatten(0, (len(clip), time - 1))
         guess = self.onward.along(seen[:, :-1], features[:, :-1], z, **told)  # type: ignore[operator]
         every = self.onward.wanted(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # type: ignore[operator]
         ends = torch.arange(time - 1, device=clip.device)[:, None] + torch.arange(2, device=clip.device)
-        rows = [x.flatten(0, 1) for x in (guess, every[:, 1:], every[:, :-1])]
+        pair = torch.stack([seen[:, :-1], seen[:, 1:]], 2)
+        rows = [x.flatten(0, 1) for x in (guess, every[:, 1:], every[:, :-1], pair)]
         return Step(clip, ends.repeat(len(clip), 1), found, features, *rows)
 
     def _at_labels(self, clip: Clip) -> tuple[Clip, Tensor]:
@@ -170,6 +186,9 @@ class LatentActions(Part):
     def predict(self, clip: Clip, latents: Tensor) -> Tensor:
         """What each latent (B, T-1, D) makes of the frame it leaves from: comparable with ``targets``."""
         frames, features = self._seen(clip)
+        blank = getattr(self.bottleneck, "blank", None)  # what stands for what is only heard in training
+        if blank is not None:
+            latents = torch.cat([latents, blank.expand(*latents.shape[:2], -1)], -1)
         if self.along:
             given = (frames[:, :-1], features[:, :-1], latents)
             return self._rolled(self.onward, clip, *given, size=self.past + 1).float()
@@ -179,7 +198,7 @@ class LatentActions(Part):
 
     def targets(self, clip: Clip) -> Tensor:
         """What ``predict`` should have said, (B, T-1, ...)."""
-        after = self._values(self.raw(clip))[:, 1:]
+        after = self._values(self._first(self.raw(clip)))[:, 1:]
         return self.onward.wanted(after.flatten(0, 1)).unflatten(0, after.shape[:2])  # type: ignore[operator]
 
     def features(self, clip: Clip) -> Tensor:
@@ -196,20 +215,42 @@ class LatentActions(Part):
             raise ValueError(f"This model looks at {self.of}, and the clip has none; record or bring data that has.")
         return found
 
+    def glimpse(self, episode: Episode, rows: slice | list[int]) -> Clip:
+        """What this model looks at of some moments of an episode, as a batch of one."""
+        seen = episode.state if self.of == "state" else episode.frames
+        if seen is None:
+            raise ValueError(f"An episode has no {self.of}, from which this model infers latent actions.")
+        given = torch.from_numpy(np.array(seen[rows]))[None]
+        text = None if episode.text is None else (episode.text,)
+        clip = Clip(state=given, text=text) if self.of == "state" else Clip(frames=given.movedim(-1, 2), text=text)
+        return clip.to(self.device)
+
     def _values(self, raw: Tensor) -> Tensor:
         return raw.float() if self.of == "state" else floats(raw)
 
     def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        frames = self._values(self.raw(clip))
+        frames = self._values(self._first(self.raw(clip)))
         return frames, self._features(frames)
 
     def _both(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is looked at, its features, and the features as the inverse model has them: of moved pictures."""
+        """What is looked at, its features, and those that the inverse model has: of moved pictures, of another view."""
+        other = raw
+        if self.views > 1:
+            sides = raw.unflatten(-1, (self.views, -1)).movedim(-2, 1)
+            rows = torch.arange(len(raw), device=raw.device)
+            one = torch.randint(self.views, rows.shape, device=raw.device)
+            two = (one + torch.randint(1, self.views, rows.shape, device=raw.device)) % self.views
+            raw, other = sides[rows, one], sides[rows, two]
         seen = self._values(raw)
         features = self._features(seen)
-        if not self.shift:
+        if other is raw and not self.shift:
             return seen, features, features
-        return seen, features, self._features(self._values(shifted(raw, self.shift, cyclic=self.cyclic)))
+        other = shifted(other, self.shift, cyclic=self.cyclic) if self.shift else other
+        return seen, features, self._features(self._values(other))
+
+    def _first(self, raw: Tensor) -> Tensor:
+        """What the first view shows, where there are several side by side."""
+        return raw if self.views == 1 else raw.unflatten(-1, (self.views, -1))[..., 0, :]
 
     def _features(self, frames: Tensor) -> Tensor:
         if self.encoder is None:
@@ -222,7 +263,9 @@ class LatentActions(Part):
             return {}
         if clip.text is None:
             raise ValueError("This model was built with a language, and the clip has no text; bring data that has.")
-        return {"told": self.language(clip.text).to(clip.device).repeat_interleave(times, 0)}
+        words = self.language(clip.text)
+        words = words[0] if isinstance(words, tuple) else words  # tokens come with a mask, which all zeros say again
+        return {"told": words.to(clip.device).repeat_interleave(times, 0)}
 
     def _pasts(self, x: Tensor) -> Tensor:
         """For every frame but the last, it and the ``past`` before it; before the first there is only the first."""
@@ -240,6 +283,11 @@ class LatentActions(Part):
         windows = (x[:, index.to(x.device)].flatten(0, 1) for x in given)
         later = part.along(*windows, **self._told(clip, times=count))[:, -1]  # type: ignore[operator]
         return torch.cat([early, later.unflatten(0, (len(clip), count))], 1)
+
+
+def _whole(found: Bottled) -> Tensor:
+    """All that a forward model hears in training: the latent, and what the bottleneck tells besides."""
+    return found.z if found.beside is None else torch.cat([found.z, found.beside], -1)
 
 
 def label(
@@ -282,19 +330,13 @@ def infer(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The latents and codes of one episode; long ones in stretches that overlap by the past the model wants."""
     episode = data.episode(number)
-    seen = episode.state if model.of == "state" else episode.frames
-    if seen is None:
-        raise ValueError(f"Episode {number} has no {model.of}, from which this model infers latent actions.")
-    training, count = model.training, len(seen) - 1
+    training, count = model.training, len(episode) - 1
     model.eval()
     latents, codes = [], []
     for start in range(0, max(count, 1), batch):
         first = max(0, start - model.past)
-        piece = seen[first : start + batch + 1] if count else seen[[0, 0]]  # one moment: nothing, but so wide
-        given = torch.from_numpy(np.array(piece))[None]
-        text = None if episode.text is None else (episode.text,)
-        clip = Clip(state=given, text=text) if model.of == "state" else Clip(frames=given.movedim(-1, 2), text=text)
-        found = model.found(clip.to(model.device))
+        rows = slice(first, start + batch + 1) if count else [0, 0]  # one moment: nothing, but so wide
+        found = model.found(model.glimpse(episode, rows))
         latents.append(found.z[start - first :].float().cpu().numpy())
         if found.codes is not None:
             codes.append(found.codes[start - first :].cpu().numpy())

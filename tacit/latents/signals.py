@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tacit.clip import Clip
 from tacit.data.augment import jitter, shift
 from tacit.part import Part
+from tacit.parts.flow import flow, warp
 from tacit.parts.mlp import Layers
 
 if TYPE_CHECKING:
@@ -93,6 +94,27 @@ class Arrow(Signal):
         return F.cross_entropy(said, torch.arange(len(own), device=said.device))
 
 
+class Motion(Signal):
+    """What moved in the recording moves alike in the prediction (ViPRA): what moves is little of a picture.
+
+    Brought back by the flow that was seen, the prediction must show the present again, wherever flow explains what
+    changed. To say that nothing happens costs 1. Moves of up to ``reach`` pixels are seen, by default an eighth of the
+    picture.
+    """
+
+    def __init__(self, weight: float = 0.1, *, reach: float | None = None) -> None:
+        self.weight, self.reach = weight, reach
+
+    def cost(self, model: LatentActions, step: Step) -> Tensor:
+        now, then, guess = step.present, step.wanted, step.guess.float()
+        if now.ndim != 4 or now.shape[1] != 3:
+            raise ValueError(f"Motion is seen in pictures; {type(model.onward).__name__} predicts {tuple(now.shape)}.")
+        move = flow(now, then, reach=self.reach)
+        guessed, still, found = ((warp(x, move) - now).square().mean(1) for x in (guess, now, then))
+        explained = found < still  # elsewhere nothing moved, or something was uncovered that has no place to go back to
+        return (guessed * explained).sum() / (still * explained).sum().clamp(min=1e-6)
+
+
 class Covariance(Signal):
     """No feature of the encoder says what another says (DynaMo): mean squared covariance of two of them."""
 
@@ -121,6 +143,40 @@ class Body(Signal):
         moved = then - now
         miss = F.mse_loss(self.net(torch.cat([now, step.found.z], -1)).float(), moved)
         return miss / moved.square().mean().clamp(min=1e-6)
+
+
+class Flowing(Signal):
+    """The latent tells, beside where things are, how the picture flows (LAOF): motion, and not what it looks like.
+
+    Flow needs no labels. It is told over a ``grid`` of cells, from the ``features`` numbers there are of the present;
+    to say that nothing flows costs 1. A ``mask``, such a part as ``Alone`` takes, leaves only the actor's.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        dim: int,
+        grid: Sequence[int] = (4, 4),
+        width: int = 128,
+        reach: float | None = None,
+        mask: Part | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        self.weight, self.grid, self.reach, self.mask = weight, (grid[0], grid[1]), reach, mask
+        self.net = Layers(inputs=features + dim, dim=2 * grid[0] * grid[1], width=width)
+
+    def cost(self, model: LatentActions, step: Step) -> Tensor:
+        if step.pair is None or step.pair.ndim != 5:
+            raise ValueError("Flowing is seen in pictures; a model of states has none.")
+        move = flow(*step.pair.unbind(1), reach=self.reach)
+        if self.mask is not None:
+            move = move * self.mask(step.pair)
+        coarse = F.adaptive_avg_pool2d(move, self.grid).flatten(1)
+        whole = len(step.ends) > len(step.clip)  # of every transition of a clip
+        now = (step.features[:, :-1].flatten(0, 1) if whole else step.features[:, -2]).flatten(1)
+        said = self.net(torch.cat([now, step.found.z.type_as(now)], -1)).float()
+        return F.mse_loss(said, coarse) / coarse.square().mean().clamp(min=1e-6)
 
 
 def between(model: LatentActions, step: Step, *, pairs: Tensor, each: int = 0) -> Tensor:

@@ -49,7 +49,10 @@ class Pictures(Part):
 
 
 class PatchTransformer(Part):
-    """An encoder of single pictures: their patches (N, L, dim) after hearing one another, or ``pooled`` to (N, dim)."""
+    """An encoder of single pictures: their patches (N, L, dim) after hearing one another, or ``pooled`` to (N, dim).
+
+    Pictures are taken ``contrast`` times as strong as they are: small things are faint beside where they lie.
+    """
 
     def __init__(
         self,
@@ -62,16 +65,33 @@ class PatchTransformer(Part):
         channels: int = 3,
         learned: bool = True,
         pooled: bool = False,
+        contrast: float = 1.0,
     ) -> None:
-        self.dim = dim
+        self.dim, self.contrast = dim, contrast
         self.cut = Patches(frame=frame, patch=patch, dim=dim, channels=channels, learned=learned)
         self.grid, self.tokens = self.cut.grid, self.cut.tokens
         self.stack = Stack(dim, layers=layers, heads=heads)
         self.pool = Queries(features=dim, dim=dim, queries=1, heads=heads) if pooled else None
 
     def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]
-        tokens = self.stack(self.cut(frames))
+        tokens = self.stack(self.cut(frames * self.contrast))
         return tokens if self.pool is None else self.pool(tokens)
+
+
+class Squeezed(Part):
+    """An encoder of pictures as very few ``tokens`` of ``dim`` numbers, (N, tokens * dim), that ask another's for all.
+
+    What differs between two pictures is then a vector, and short enough to be an action (StaMo).
+    """
+
+    def __init__(
+        self, encoder: Part, *, features: int, dim: int, tokens: int = 2, layers: int = 2, heads: int = 4
+    ) -> None:
+        self.encoder, self.dim = encoder, tokens * dim
+        self.ask = Queries(features=features, dim=dim, queries=tokens, layers=layers, heads=heads)
+
+    def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]
+        return self.ask(self.encoder(frames))
 
 
 def grid(frame: tuple[int, int], patch: int) -> tuple[int, int]:

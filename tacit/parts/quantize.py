@@ -21,6 +21,7 @@ class Bottled(NamedTuple):
     loss: Tensor
     metrics: dict[str, Tensor]
     codes: Tensor | None = None  # (B, symbols), int64; the columns that one book is read by lie together
+    beside: Tensor | None = None  # (B, n): what a forward model hears after z in training, and its `blank` in use
 
 
 class Bottleneck(Part):

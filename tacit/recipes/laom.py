@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from tacit.data.episodes import Episodes
-from tacit.latents.forward import Ahead
+from tacit.latents.forward import Ahead, Onward
 from tacit.latents.inverse import Pair
 from tacit.latents.model import LatentActions
 from tacit.parts.conv import Strided
 from tacit.parts.outputs import Head
-from tacit.parts.quantize import Free
+from tacit.parts.quantize import Bottleneck, Free
 from tacit.train import Plan, fit
 
-TINY = {"dim": 16, "width": 32, "features": 32, "channels": 8, "reach": 3}
+TINY = {"dim": 16, "width": 32, "features": 32, "channels": 8, "reach": 1, "shift": 0}
 
 
 def laom(
@@ -30,6 +30,8 @@ def laom(
     shift: int = 4,
     labelled: float = 0.0,
     weight: float = 0.01,
+    bottleneck: Bottleneck | None = None,
+    onward: Onward | None = None,
     plan: Plan = Plan(steps=50_000, batch=512, rate=1e-4, precision="bfloat16"),
 ) -> LatentActions:
     """Finds a wide latent that leads from one frame's features to the next's; ``labelled`` of each batch teaches it.
@@ -43,11 +45,11 @@ def laom(
     """
     torch.manual_seed(plan.seed)
     encoder = Strided(channels=3, frame=data.spec.pictures, width=channels, dim=features)
-    inverse = Pair(features=features, dim=dim, width=width)
-    forward = Ahead(encoder=encoder, features=features, dim=dim, width=width)
-    head = Head(features=dim, space=data.spec.space) if labelled and data.spec.space else None
+    short = bottleneck or Free(width=dim)
+    forward = onward or Ahead(encoder=encoder, features=features, dim=short.dim, width=width)
+    head = Head(features=short.dim, space=data.spec.space) if labelled and data.spec.space else None
     latents = LatentActions(
-        encoder=encoder, inverse=inverse, bottleneck=Free(width=dim), forward=forward,
-        label=head, weight=weight, reach=reach, ahead=False, shift=shift,
+        encoder=encoder, inverse=Pair(features=features, dim=short.width, width=width), bottleneck=short,
+        forward=forward, label=head, weight=weight, reach=reach, ahead=False, shift=shift,
     )  # fmt: skip
     return fit(latents, data.clips(latents.length, labelled=labelled), out, plan, about={"recipe": "laom"})

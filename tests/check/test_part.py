@@ -19,28 +19,46 @@ from tacit.data import toys
 from tacit.data.episodes import Episodes
 from tacit.envs.dots import Board
 from tacit.latents.decode import Decoder
+from tacit.latents.denoise import Denoised
+from tacit.latents.dream import Dreamer
 from tacit.latents.foresight import Added, Features, Foreseen, Patched, Rolled, Unrolled
 from tacit.latents.forward import Ahead, Change, Moved, Onward, Painted, Pixels
 from tacit.latents.hindsight import Acting, Asked, Contrast, Reader, Window
 from tacit.latents.inverse import Between, Difference, Pair, Stacked
 from tacit.latents.model import LatentActions
-from tacit.latents.signals import Arrow, Body, Composition, Covariance, Null, Reversal, Signal
-from tacit.latents.supervised import Supervised
+from tacit.latents.signals import Arrow, Body, Composition, Covariance, Flowing, Motion, Null, Reversal, Signal
+from tacit.latents.stated import Alone, Onto, Stated, Wrapped
+from tacit.latents.supervised import Multistep, Supervised
 from tacit.part import Part
 from tacit.parts.attention import Causal, Queries, SpaceTime
+from tacit.parts.beside import Beside
 from tacit.parts.books import NSVQ, VQ, Books, Learnt, Residual
 from tacit.parts.conv import Impala, Mlp, Strided
+from tacit.parts.features import Frozen
+from tacit.parts.flow import Flow
 from tacit.parts.keypoints import Keypoints, Repaint
+from tacit.parts.language import Sentences
+from tacit.parts.manifold import Manifold, Within
+from tacit.parts.masks import Moving
 from tacit.parts.mlp import Flat, Layers
 from tacit.parts.nested import Nested
 from tacit.parts.outputs import Head
-from tacit.parts.patches import Patches, PatchTransformer, Pictures
+from tacit.parts.patches import Patches, PatchTransformer, Pictures, Squeezed
+from tacit.parts.pretrained import Borrowed
 from tacit.parts.quantize import FSQ, LFQ, Bottleneck, Free, Gaussian, Sparse
 from tacit.parts.rotation import Rotation
 from tacit.parts.slow import Slow
 from tacit.parts.unet import UNet
+from tacit.parts.units import Units
+from tacit.policies.chunked import Chunked
 from tacit.policies.cloning import Cloning, Following
+from tacit.policies.inferring import Inferring
+from tacit.policies.instructed import Instructed
+from tacit.policies.joystick import Joystick
+from tacit.policies.led import Led
 from tacit.policies.policy import Policy
+from tacit.policies.predictive import Predictive
+from tacit.worlds.belief import Belief
 
 SIDE = (16, 16)
 PLANE, FIVE = Space("continuous", 2), Space("discrete", 5)
@@ -97,7 +115,7 @@ def decoding() -> Decoder:
 
 # -- every part ----------------------------------------------------------------------------------------------------
 
-ABSTRACT = {Part, Policy, Onward, Pixels, Foreseen, Bottleneck, Books, Signal}
+ABSTRACT = {Part, Policy, Onward, Pixels, Foreseen, Bottleneck, Books, Signal, Borrowed, Wrapped}
 TOLD = (torch.linspace(-1, 1, 16).view(4, 4), torch.linspace(1, 0, 16).view(4, 4), torch.linspace(0, 1, 16).view(4, 4))
 INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Impala: lambda: (Impala(channels=3, frame=SIDE, width=1, dim=8), (pictures(),)),
@@ -113,6 +131,7 @@ INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Keypoints: lambda: (eyes(), (pictures(),)),
     Repaint: lambda: (Repaint(frame=SIDE, points=2, width=8), (seen(), TOLD[0][:, None], TOLD[1])),
     Slow: lambda: (Slow(Strided(channels=3, frame=SIDE, width=4, dim=8)), (pictures(),)),
+    Flow: lambda: (Flow(), (pictures(), pictures())),
     Free: lambda: (Free(4), (TOLD[0],)),
     Gaussian: lambda: (Gaussian(2), (TOLD[0],)),
     VQ: lambda: (VQ(groups=1, tokens=2, dim=2, codes=4), (TOLD[0],)),
@@ -124,6 +143,7 @@ INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Sparse: lambda: (Sparse(4), (TOLD[0],)),
     Rotation: lambda: (Rotation(4, size=2), (TOLD[0],)),
     Nested: lambda: (Nested(Free(4), slots=4), (TOLD[0],)),
+    Within: lambda: (Within(features=4, prior=Manifold(space=PLANE, dim=1, width=8), apart=0.1), (TOLD[0],)),
     Head: lambda: (Head(features=4, space=FIVE, width=8), (TOLD[0],)),
     Stacked: lambda: (Stacked(frame=SIDE, frames=2, dim=4, width=1, features=8), (seen(), pictures())),
     Pair: lambda: (Pair(features=4, dim=3, width=8, blocks=1), (TOLD[0][:, None], TOLD[1])),
@@ -157,14 +177,51 @@ INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     ),
     Rolled: lambda: (Rolled(encoder=eyes(), features=4, dim=4, **SLIGHT), (seen(4), tokens(), tokens())),
     Decoder: lambda: (decoding(), TOLD),
+    Beside: lambda: (Beside(Free(2), Free(2), alone=0.5), (TOLD[0],)),
+    Moving: lambda: (Moving(), (seen(2),)),
+    Squeezed: lambda: (
+        Squeezed(Patches(frame=SIDE, patch=8, dim=4), features=4, dim=2, layers=1, heads=1), (pictures(),)
+    ),
+    Stated: lambda: (Stated(state=3, features=4, dim=4, width=8), (torch.ones(4, 1, 3), TOLD[0][:, None], TOLD[1])),
+    Onto: lambda: (Onto(Added(frame=SIDE, patch=8, dim=4, **SLIGHT)), (seen(), seen(), TOLD[0])),
+    Alone: lambda: (Alone(Added(frame=SIDE, patch=8, dim=4, **SLIGHT), Moving()), (seen(), seen(), TOLD[0])),
+    Denoised: lambda: (Denoised(frame=SIDE, patch=8, dim=4, **SLIGHT), (seen(), seen(), TOLD[0])),
 }  # fmt: skip
+
+
+class Lengths(Part):
+    """A language in which a text means how long it is."""
+
+    def forward(self, texts: tuple[str, ...]) -> Tensor:  # type: ignore[override]
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+
+def believing() -> Belief:
+    return Belief(space=PLANE, features=4, seen=768, encoder=eyes(), hidden=8, unsure=3)
+
+
 WHOLE: dict[type[Part], Callable[[], Part]] = {
+    Multistep: lambda: Multistep(encoder=eyes(), features=4, space=PLANE, reach=3, width=8),
+    Dreamer: lambda: Dreamer(latents=found(), features=4, width=8),
+    Manifold: lambda: Manifold(space=PLANE, dim=1, width=8),
+    Chunked: lambda: Chunked(encoder=eyes(), features=4, units=Units(space=PLANE, size=6, letters=4, longest=2)),
+    Led: lambda: Led(encoder=eyes(), features=4, prior=Manifold(space=PLANE, dim=1, width=8), width=16, apart=0.1),
+    Predictive: lambda: Predictive(
+        encoder=eyes(), features=4, paint=Repaint(frame=SIDE, points=2, width=8), space=PLANE, width=8
+    ),
+    Belief: believing,
+    Inferring: lambda: Inferring(world=believing(), width=8),
+    Instructed: lambda: Instructed(
+        encoder=eyes(), features=4, space=PLANE, window=5, language=Lengths(), told=2, dim=2, width=8
+    ),
+    Joystick: lambda: Joystick(language=Lengths(), told=2, space=PLANE, features=4, encoder=eyes(), width=8),
     LatentActions: found,
     Supervised: lambda: Supervised(encoder=eyes(), features=4, head=Head(features=12, space=PLANE)),
     Cloning: lambda: pilot(space=PLANE),
 }
 # Has no loss: tried as a policy, below. Have none of their own: tried in a model, in tests/latents/test_signals.py.
-ELSEWHERE = {Following, Arrow, Body, Composition, Covariance, Null, Reversal}
+# Take an extra: tried in tests/parts/test_features.py and test_language.py.
+ELSEWHERE = {Following, Units, Arrow, Body, Composition, Covariance, Flowing, Motion, Null, Reversal, Frozen, Sentences}
 
 
 def every_part() -> set[type[Part]]:
@@ -192,7 +249,7 @@ def test_a_part_inside_a_model_keeps_its_promises(kind: type[Part]) -> None:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_model_keeps_its_promises(kind: type[Part], clip: Clip) -> None:
-    check_part(WHOLE[kind](), clip)
+    check_part(WHOLE[kind](), clip.replace(text=("go", "stay here") * 4))
 
 
 class Plain(Part):

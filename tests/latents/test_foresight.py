@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tacit.check import check_latents
 from tacit.clip import Clip
@@ -145,13 +146,13 @@ def test_a_rolled_model_teaches_the_encoder_by_what_it_starts_from_and_not_by_wh
         for weight in eyes.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     part.follow(eyes)
-    assert torch.equal(part.wanted(frames[:, 0]), eyes(frames[:, 0]))  # without memory the target is the encoder itself
+    assert torch.equal(part.wanted(frames[:, 0]), F.normalize(eyes(frames[:, 0]), dim=-1))  # no memory: itself
     slow = Rolled(encoder=eyes, features=5, dim=6, memory=0.9, **SIZE)
     before = slow.wanted(frames[:, 0])
     with torch.no_grad():
         eyes.out.weight.mul_(-1)
     slow.follow(eyes)
-    apart = (slow.wanted(frames[:, 0]) - before).norm() / (eyes(frames[:, 0]) - before).norm()
+    apart = (slow.wanted(frames[:, 0]) - before).norm() / (F.normalize(eyes(frames[:, 0]), dim=-1) - before).norm()
     assert 0 < apart < 0.5
 
 
@@ -170,7 +171,7 @@ def test_an_encoder_without_weights_is_looked_through_and_not_copied() -> None:
     look = Flat(frame=SIDE)
     part, frames = Rolled(encoder=look, features=64, dim=2, **SIZE), torch.rand(2, 3, *SIDE)
     part.follow(look)
-    assert part.eye is look and torch.equal(part.wanted(frames), look(frames))
+    assert part.eye is look and torch.equal(part.wanted(frames), F.normalize(look(frames), dim=-1))
 
 
 def test_features_hear_instructions_but_not_their_padding() -> None:

@@ -109,6 +109,7 @@ def test_instructions_are_heard_and_their_padding_is_not() -> None:
     )
     torch.testing.assert_close(part.along(x[2:]), part.along(x, told=zeros)[2:], rtol=1e-4, atol=1e-5)
     assert torch.equal(part(x[:, :3], x[:, 3], told=zeros), part.along(x, told=zeros)[:, -1])
+    assert torch.equal(part.along(x, told=told[:, 0]), part.along(x, told=told[:, :1]))  # a sentence is one token
 
 
 def test_the_ear_for_instructions_learns() -> None:

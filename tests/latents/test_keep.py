@@ -141,7 +141,7 @@ def test_latents_that_are_no_numbers_are_refused_and_named(data: Episodes, tmp_p
 
 def test_what_has_no_pictures_is_refused(data: Episodes) -> None:
     bare = Episodes.of([Episode(state=np.zeros((3, 2), np.float32))])
-    with pytest.raises(ValueError, match="Episode 0 has no frames"):
+    with pytest.raises(ValueError, match="episode has no frames, from which"):
         label(model(), bare)
 
 

@@ -16,7 +16,7 @@ from tacit.envs.dots import Board
 from tacit.latents.forward import Change, Moved
 from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions, Step
-from tacit.latents.signals import Body, Composition, Arrow, Covariance, Null, Reversal, Signal, between
+from tacit.latents.signals import Arrow, Body, Composition, Covariance, Flowing, Motion, Null, Reversal, Signal, between
 from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.mlp import Flat
@@ -147,6 +147,89 @@ def test_the_body_is_led_by_the_latent() -> None:
     assert float(body.cost(made, shuffled)) > 0.8
 
 
+def flowing(move: int) -> tuple[Tensor, Tensor]:
+    """Pictures of a smooth blob, and of it so many pixels farther to the right."""
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    there = torch.tensor([[5.0, 7.0], [7.0, 5.0], [6.0, 9.0]])
+
+    def shown(right: float) -> Tensor:
+        squares = (x - there[:, :1, None] - right).square() + (y - there[:, 1:, None]).square()
+        return (squares / -6).exp()[:, None].expand(-1, 3, -1, -1) - 0.5
+
+    return shown(0), shown(move)
+
+
+def test_what_moves_as_it_was_filmed_costs_little_and_what_stays_or_goes_elsewhere_much() -> None:
+    made, given = moved(torch.zeros(3, 2), pairs=torch.zeros(3, 2, 2))
+    now, then = flowing(2)
+    given = given._replace(present=now, wanted=then)
+    costs = {k: float(Motion().cost(made, given._replace(guess=flowing(k)[1]))) for k in (-2, 0, 1, 2, 3)}
+    assert costs[0] == pytest.approx(1)
+    assert costs[2] < 0.1 < 0.15 < costs[1] < 0.5
+    assert 0.15 < costs[3] < 0.6 and costs[-2] > 2
+
+
+def test_a_prediction_is_taught_to_move_and_what_stood_still_is_left_alone() -> None:
+    made, given = moved(torch.zeros(3, 2), pairs=torch.zeros(3, 2, 2))
+    now, then = flowing(2)
+    guess = now.clone().requires_grad_()
+    Motion().cost(made, given._replace(present=now, wanted=then, guess=guess)).backward()
+    assert guess.grad is not None
+    assert float((guess.grad * (then - now)).sum()) < 0  # downhill lies what was filmed
+    assert float(guess.grad[..., 0].abs().max()) < 1e-3 * float(guess.grad.abs().max())
+    still = now.clone().requires_grad_()
+    cost = Motion().cost(made, given._replace(present=now, wanted=now, guess=still))
+    cost.backward()
+    assert float(cost) == 0 and still.grad is not None and not still.grad.any()
+
+
+def flowed(moves: Tensor) -> Step:
+    """Transitions in which a blob moves so many pixels to the right, as the latent says in its own units."""
+    pairs = torch.cat([torch.stack(flowing(int(k)), 1)[:1] for k in moves])
+    z, none = moves[:, None] / 2.0, torch.zeros(())
+    ends = torch.tensor([[0, 1]]).repeat(len(moves), 1)
+    features = torch.zeros(len(moves), 2, 3)
+    return Step(Clip(frames=pairs), ends, Bottled(z, none, {}), features, z, z, z, pairs)
+
+
+def test_the_latent_learns_to_tell_how_the_picture_flows() -> None:
+    torch.manual_seed(0)
+    moves, part = torch.tensor([-2, -1, 0, 1, 2]).repeat(8), Flowing(features=3, dim=1, width=32)
+    given, made = flowed(moves), seeing()
+    assert float(part.cost(made, given)) == pytest.approx(1, abs=0.3)
+    optimiser = torch.optim.Adam(part.parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        part.cost(made, given).backward()
+        optimiser.step()
+    assert float(part.cost(made, given)) < 0.1
+    others = given._replace(found=given.found._replace(z=given.found.z.flip(0)))
+    assert float(part.cost(made, others)) > 1
+    z = given.found.z.clone().requires_grad_()
+    part.cost(made, given._replace(found=given.found._replace(z=z))).backward()
+    assert z.grad is not None and z.grad.any()
+
+
+def test_flow_outside_the_mask_is_not_told() -> None:
+    class Nowhere(Part):
+        def forward(self, pair: Tensor) -> Tensor:  # type: ignore[override]
+            return torch.zeros(len(pair), 1, 16, 16)
+
+    given, part = flowed(torch.tensor([2, -2])), Flowing(features=3, dim=1, mask=Nowhere())
+    with torch.no_grad():
+        for weight in part.parameters():
+            weight.zero_()
+    assert float(part.cost(seeing(), given)) == 0  # nothing flows there, and that is what it says
+
+
+def test_flow_is_told_at_every_transition_of_a_window() -> None:
+    given, part = flowed(torch.tensor([2, 1, -1, -2])), Flowing(features=3, dim=1)
+    along = given._replace(clip=Clip(frames=torch.zeros(2, 3, 3, 16, 16)), features=torch.zeros(2, 3, 3))
+    assert torch.equal(part.cost(seeing(), along), part.cost(seeing(), given))
+    with pytest.raises(ValueError, match="a model of states has none"):
+        part.cost(seeing(), given._replace(pair=torch.zeros(4, 2, 8)))
+
+
 def test_each_latent_is_told_the_text_of_its_own_clip() -> None:
     made, given = moved(torch.zeros(2, 2), pairs=torch.zeros(2, 3, 2))
     heard: list[Any] = []
@@ -180,6 +263,8 @@ def test_what_cannot_be_is_refused() -> None:
         seeing(Body(state=2, dim=WIDTH)).loss(Clip(frames=torch.zeros(4, 2, 3, *SIDE)))
     with pytest.raises(ValueError, match="has none"):
         seeing().loss(Clip(state=torch.zeros(4, 2, 3)))
+    with pytest.raises(ValueError, match="Motion is seen in pictures; Change"):
+        seeing(Motion()).loss(Clip(frames=torch.zeros(4, 2, 3, *SIDE)))
     with pytest.raises(ValueError, match="a temperature"):
         Arrow(heat=0)
     with pytest.raises(TypeError, match="does not say what it costs"):

@@ -16,16 +16,50 @@ from tacit.latents.model import LatentActions
 from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.quantize import Free
-from tacit.recipes import laom, lapo
+from tacit.recipes import (
+    adaworld_actions,
+    clam,
+    dynamo,
+    flexlam,
+    genie_actions,
+    igor,
+    laom,
+    laom_labels,
+    lapa,
+    lapo,
+    lapo_fsq,
+    stamo,
+    univla,
+    vipra_actions,
+)
 from tacit.recipes import tacit as ours
 from tacit.train import Plan
 
 BOARD = Board(size=16, goal=False, discrete=True, stride=3.0)
 
+
+def tiny(module: Any, **given: Any) -> Callable[..., LatentActions]:
+    """The recipe of a module, made tiny: called with data and a plan it trains."""
+    recipe = getattr(module, module.__name__.rpartition(".")[2])
+    return lambda data, plan, **more: recipe(data, None, plan=plan, **{**module.TINY, **given, **more})
+
+
 RECIPES: dict[str, Callable[..., LatentActions]] = {
-    "tacit": lambda data, plan, **more: ours.tacit(data, None, plan=plan, **{**ours.TINY, **more}),
-    "lapo": lambda data, plan, **more: lapo.lapo(data, None, plan=plan, **{**lapo.TINY, **more}),
-    "laom": lambda data, plan, **more: laom.laom(data, None, plan=plan, labelled=0.5, **{**laom.TINY, **more}),
+    "tacit": tiny(ours),
+    "lapo": tiny(lapo),
+    "lapo_fsq": tiny(lapo_fsq),
+    "laom": tiny(laom, labelled=0.5, reach=3, shift=2),
+    "laom_labels": tiny(laom_labels, labelled=0.5),
+    "lapa": tiny(lapa),
+    "genie_actions": tiny(genie_actions),
+    "adaworld_actions": tiny(adaworld_actions),
+    "igor": tiny(igor, shift=2),
+    "vipra_actions": tiny(vipra_actions),
+    "flexlam": tiny(flexlam),
+    "univla": tiny(univla),
+    "dynamo": tiny(dynamo),
+    "clam": tiny(clam),
+    "stamo": tiny(stamo),
 }
 
 

@@ -198,7 +198,7 @@ def test_a_model_that_does_not_need_its_latent_is_refused(sound: Sound, train: E
 
 def test_every_label_in_a_batch_teaches(data: Episodes) -> None:
     """A label anywhere in a clip of many frames brought the clip in; it must also be what the clip is used for."""
-    model = laom.laom(data, None, plan=Plan(steps=1, batch=4), labelled=0.5, **laom.TINY)
+    model = laom.laom(data, None, plan=Plan(steps=1, batch=4), labelled=0.5, **{**laom.TINY, "reach": 3})
     few = data.keep_labels(64, stretch=4, seed=1)
     clip = few.clips(model.length, labelled=1.0).batch(few.clips(model.length, labelled=1.0).labelled)
     moved, known = model._at_labels(clip)

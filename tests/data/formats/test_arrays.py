@@ -225,7 +225,7 @@ def test_what_is_no_arrays_is_not_recognised(tmp_path: Path) -> None:
 
 
 def test_many_headers_are_read_at_once(tmp_path: Path) -> None:
-    """Python 3.11 ends a parse with a SystemError where another thread began one; it was seen in a run of this suite."""
+    """Python 3.11 ends a parse with a SystemError where another thread began one, as was seen here."""
     np.savez(tmp_path / "beside.npz", actions=np.zeros((5, 2)), state=np.zeros((6, 3)))
 
     def shapes(_: int) -> tuple[Any, Any]:
