@@ -9,9 +9,9 @@ from rich.console import Group
 from tyro.conf import OmitArgPrefixes, arg
 
 from tacit import info as here
-from tacit.commands import counted, counts
+from tacit.commands import Folder, counted, counts
 from tacit.info import Told
-from tacit.seen import Seen
+from tacit.seen import Seen, number
 
 if TYPE_CHECKING:
     from tacit.data.curate import Dropped
@@ -32,9 +32,9 @@ def curate(
     /,
     *,
     look: OmitArgPrefixes[Seen] = Seen(),
-    share: float = 0.8,
-    demos: Path | None = None,
-    count: int = 100,
+    share: Annotated[float, number(float, "SHARE", least=0.001, most=1)] = 0.8,
+    demos: Folder = None,
+    count: Annotated[int, number(int, "INT", least=1)] = 100,
     speeds: tuple[float, ...] = (0.5, 1.0, 2.0),
     seed: int = 0,
     dry_run: bool = False,
@@ -48,11 +48,15 @@ def curate(
       sample      so many, those of high return more often
       retrieve    the so many stretches that are most like the demonstrations in --demos
       retime      the same at other speeds, with the speed in the state
-    Scores, of which the best --share is kept:
-      look at actions       smoothness, steadiness, typical_actions
-      look at states        typical_states, typical_ends
-      look at both          consistency, diversity, information
-      look at less          typical_length, chance
+
+    Scores: the best --share is kept (scores of actions want labels, of states states), best being those whose ...
+      smoothness, steadiness   actions jerk, or tremble, least
+      typical_actions, _states strangest actions, or states, are nearest to those of others
+      typical_ends             last state is nearest to where others end
+      consistency              actions are what others do in the same situation
+      information              actions are told best by the situation, and vary
+      diversity                situations and actions are farthest from all others'
+      typical_length, chance   length is nearest to the median; or whose lot is drawn
 
       tacit data curate distinct out/data out/distinct
       tacit data curate consistency out/data out/best --share 0.7
@@ -75,8 +79,6 @@ def curate(
     like = None if demos is None else look.open(demos)
     kept, dropped = _applied(how, episodes, share=share, like=like, count=count, speeds=speeds, seed=seed)
     facts = {"source": source, "out": out, "rule": how, "before": counted(episodes), "dropped": dropped.plain()}
-    if not len(kept):
-        raise ValueError(f"{how} leaves none of {len(episodes)} episodes; choose another rule, or a larger --share.")
     if dry_run:
         told = f"{source}: {counts(kept)} of {len(episodes):,} episodes would be left. Nothing was written."
         return Told(facts | {"dry_run": True, "after": counted(kept)}, Group(dropped, told))
@@ -98,6 +100,11 @@ def _applied(
     """One rule, with what it needs of all that was asked."""
     from tacit.data import curate as rules
 
+    if rules.LOOKS.get(how) == "states" and not episodes.spec.state:
+        raise ValueError(
+            f"{how} looks at states, and these recordings hold none. Choose another rule: consistency, "
+            "diversity and information look at pictures where there are labels, typical_length at neither."
+        )
     if how in rules.SCORES:
         return rules.keep(episodes, rules.SCORES[how], share=share)
     if how == "sample":

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from tacit import info as here
-from tacit.commands import Engine, counted, counts, took
+from tacit.commands import Engine, Folder, counted, counts, took
 from tacit.curation import curate
 from tacit.info import Told
-from tacit.seen import Seen
+from tacit.seen import Seen, Share, Side, Workers, followed, number
 
 if TYPE_CHECKING:  # what needs torch is imported by the verb that needs it: `tacit data --help` is there at once
     from tacit.data.episodes import Episodes
 
 Source = Annotated[Path, arg(metavar="PATH")]
 Out = Annotated[Path, arg(metavar="OUT")]
-SHOWN = 8  # faults that are told one by one; the rest are counted
+Several = Positional[Annotated[tuple[Path, ...], arg(metavar="PATH PATH ...", help_behavior_hint="(required)")]]
+Camera = Annotated[str | None, arg(metavar="NAME")]
+SHOWN = 40  # faults that are told one by one; the rest are counted
 
 
 def bring(
@@ -36,13 +38,14 @@ def bring(
     append: bool = False,
     prefixes: bool = False,
     lossless: bool = False,
-    workers: int = 2,
+    workers: Workers = 2,
     engine: Engine = "local",
     dry_run: bool = False,
 ) -> Told:
     """Bring recordings of any known format into a dataset folder (LeRobotDataset v3.0).
 
     Damaged files are named and left out. Stopped or killed, the same command goes on where it was.
+    Without --fps everything comes to the lowest rate there is; without --size to the commonest size.
 
       tacit data import videos/ out/data --size 128 --fps 10
       tacit data import demos.hdf5 out/data --camera agentview_image
@@ -64,21 +67,23 @@ def bring(
     faults = dict(episodes.reader.faults)
     if dry_run:
         facts = {"source": source, "dry_run": True, **counted(episodes), "left": faults}
-        return Told(facts, _listed(f"{source}: {counts(episodes)}. Nothing was written.", faults, "cannot be read"))
+        told = f"{source}: {counts(episodes)},{look.told(episodes)}. Nothing was decoded, nothing written: what breaks "
+        return Told(facts, _listed(f"{told}off inside, the import itself finds.", faults, "would be left out"))
     began = time.perf_counter()
     made = transfer(
         episodes, out, prefixes=prefixes, workers=workers, engine=engine, lossless=lossless or None, append=append
     )
     seconds = time.perf_counter() - began
-    told = f"{out}: {counts(made.data)}, in {took(seconds)}."
+    told = f"{out}: {counts(made.data)},{look.told(episodes)}; in {took(seconds)}."
     facts = {"source": source, "out": out, "dry_run": False, **counted(made.data), "seconds": seconds}
     facts |= {"left": dict(made.left), "cut": dict(made.cut)}
     if beside := episodes.reader.beside:
         told += f" Columns that have no place there were not brought: {', '.join(beside)}."
     facts |= {"columns_left": list(beside)}
     words = _listed(told, made.left, "left out", more={"kept as far as they are whole": made.cut})
-    then = f"Next: tacit data check {out}; tacit train tacit --data {out} --out out/latents"
-    return Told(facts, Group(words, Text(then, no_wrap=True, overflow="ignore")))  # to be copied as it stands
+    place = shlex.quote(str(out))
+    then = f"Next: tacit data check {place}; tacit train tacit --data {place} --out out/latents"
+    return Told(facts, f"{words}\n{then}")
 
 
 def export(
@@ -111,7 +116,8 @@ def export(
 
         transfer(rounded(episodes), out)
     else:
-        FORMATS[to].write(episodes, out)
+        with followed("writing", episodes):
+            FORMATS[to].write(episodes, out)
     seconds = time.perf_counter() - began
     facts = {"source": source, "out": out, "format": to, **counted(episodes), "seconds": seconds}
     lost = " Its latent actions have no place there and were not written." if episodes.spec.latent else ""
@@ -123,17 +129,18 @@ def check(
     /,
     *,
     look: OmitArgPrefixes[Seen] = Seen(),
-    held: Path | None = None,
-    horizon: float = 0.5,
+    held: Folder = None,
+    horizon: Annotated[float, number(float, "SECONDS", least=0.001)] = 0.5,
     metadata: bool = False,
-    most: int = 200,
-    page: Path | None = None,
-    workers: int = 2,
+    most: Annotated[int, number(int, "INT", least=1)] = 200,
+    page: Annotated[Path | None, arg(metavar="FILE")] = None,
+    workers: Workers = 2,
     engine: Engine = "local",
 ) -> Told:
     """Say what is wrong with recordings before anything is learned from them: PASS, WARN or FAIL a line.
 
-    Exit code 0: all pass; 1: something to look at; 2: something that must be mended or left out.
+    Exit code 0: all pass; 1: something to look at; 2: something that must be mended or left out;
+    3: it could not be checked.
 
       tacit data check videos/
       tacit data check out/data --page out/check.html
@@ -164,13 +171,14 @@ def check(
             engine=engine,
             progress=lambda done, total: advance(done, total=total),
         )
+    found.name = str(source)  # by which it was asked for, not by what it was once made of
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         found.save(page)
     return Told({"source": source, **found.plain()}, found, found.code)
 
 
-def repair(source: Source, out: Out, /, *, camera: str | None = None, workers: int = 2) -> Told:
+def repair(source: Source, out: Out, /, *, camera: Camera = None, workers: Workers = 2) -> Told:
     """Save what is whole of a broken dataset, every frame verified, into a new one; the source is never touched.
 
       tacit data repair out/broken out/whole
@@ -203,7 +211,8 @@ def stats(source: Source, /, *, look: OmitArgPrefixes[Seen] = Seen(), pictures: 
     from tacit.data.stats import summed
 
     episodes = look.open(source)
-    found = summed(episodes, pictures=pictures)
+    with followed("looking", episodes, shown=pictures):
+        found = summed(episodes, pictures=pictures)
     lines = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=False)
     for name, value in _about(episodes).items():
         lines.add_row(name, value)
@@ -216,6 +225,8 @@ def stats(source: Source, /, *, look: OmitArgPrefixes[Seen] = Seen(), pictures: 
 
 
 def _about(episodes: Episodes) -> dict[str, str]:
+    from tacit.data.view import sized
+
     spec, minutes = episodes.spec, float(episodes.lengths.sum()) / episodes.spec.fps / 60
     sources = {s: episodes.sources.count(s) for s in sorted(set(episodes.sources))}
     parts = {s or "unassigned": episodes.splits.count(s) for s in sorted(set(episodes.splits))}
@@ -223,7 +234,7 @@ def _about(episodes: Episodes) -> dict[str, str]:
     told = {
         "episodes": f"{len(episodes):,}, of {episodes.lengths.min()} to {episodes.lengths.max()} frames",
         "time": f"{int(episodes.lengths.sum()):,} frames, {minutes:.1f} minutes at {spec.fps:g} a second",
-        "pictures": "none" if spec.frame is None else f"{spec.frame[0]} x {spec.frame[1]}",
+        "pictures": "none" if spec.frame is None else sized(spec.frame),
         "state": f"{spec.state} numbers" if spec.state else "none",
         "actions": "none" if spec.space is None else f"{spec.space.kind}, {spec.space.size}",
         "labels": f"{episodes.labelled:,}",
@@ -235,7 +246,7 @@ def _about(episodes: Episodes) -> dict[str, str]:
 
 
 def prepare(
-    source: Source, /, *, size: int | None = None, workers: int = 2, engine: Engine = "local", camera: str | None = None
+    source: Source, /, *, size: Side = None, workers: Workers = 2, engine: Engine = "local", camera: Camera = None
 ) -> Told:
     """Decode a dataset once, at training size, so that training only ever copies bytes.
 
@@ -250,20 +261,21 @@ def prepare(
     """
     from tacit.data import cache
     from tacit.data import open as opened
+    from tacit.data.view import sized
 
     began = time.perf_counter()
     made = cache(opened(source, camera=camera), size=size, workers=workers, engine=engine)
     seconds, where = time.perf_counter() - began, getattr(made.reader, "path", source)
     frame = made.spec.frame or (0, 0)
     facts = {"source": source, "cache": where, "size": frame, **counted(made), "seconds": seconds}
-    return Told(facts, f"{where}: {counts(made)} at {frame[0]}x{frame[1]}, in {took(seconds)}.")
+    return Told(facts, f"{where}: {counts(made)}, {sized(frame)}, in {took(seconds)}.")
 
 
 def split(
     source: Source,
     /,
     *,
-    held: float = 0.1,
+    held: Share = 0.1,
     seed: int = 0,
     names: tuple[str, str] = ("train", "valid"),
     again: bool = False,
@@ -281,14 +293,26 @@ def split(
         names: of the two parts
         again: assign anew what is assigned already
     """
+    from tacit.data import open as opened
     from tacit.data.partition import partition
 
+    before = 0 if again else len(list(filter(None, opened(source, camera=None).splits)))
     episodes = partition(source, held=held, seed=seed, names=names, again=again)
     parts = {name: episodes.splits.count(name) for name in sorted(set(episodes.splits))}
-    return Told({"source": source, "parts": parts}, f"{source}: " + ", ".join(f"{v:,} {k}" for k, v in parts.items()))
+    told = f"{source}: {', '.join(f'{count:,} {name}' for name, count in parts.items())}"
+    if before == len(episodes):
+        told += "; all were assigned before and nothing was changed (--again assigns anew)."
+    else:
+        share = parts.get(names[1], 0) / len(episodes)
+        told += (
+            f"; {100 * share:.3g} % held back of {100 * held:.3g} % asked for: the draw is by what each shows, so that "
+        )
+        told += "the same recordings fall on one side, now and as the set grows."
+        told += f" {before:,} kept the part they had (--again assigns anew)." if before else ""
+    return Told({"source": source, "parts": parts, "assigned": len(episodes) - before}, told)
 
 
-def merge(sources: Positional[tuple[Path, ...]], /, *, out: Path) -> Told:
+def merge(sources: Several, /, *, out: Out) -> Told:
     """Put datasets together without decoding a frame; each episode's source then tells where it came from.
 
     What differs in cameras, rate or action space is kept apart, in folders of OUT.
@@ -301,6 +325,8 @@ def merge(sources: Positional[tuple[Path, ...]], /, *, out: Path) -> Told:
     """
     from tacit.data.merge import merge as merged
 
+    if not sources:
+        raise here.Unknown("merge wants the datasets to put together: tacit data merge PATH PATH ... --out OUT")
     began = time.perf_counter()
     made = merged(list(sources), out)
     seconds = time.perf_counter() - began
@@ -310,7 +336,12 @@ def merge(sources: Positional[tuple[Path, ...]], /, *, out: Path) -> Told:
 
 
 def view(
-    source: Source, /, *, look: OmitArgPrefixes[Seen] = Seen(), page: Path = Path("out/view.html"), episodes: int = 12
+    source: Source,
+    /,
+    *,
+    look: OmitArgPrefixes[Seen] = Seen(),
+    page: Annotated[Path, arg(metavar="FILE")] = Path("out/view.html"),
+    episodes: Annotated[int, number(int, "INT", least=1)] = 12,
 ) -> Told:
     """Write a page with moving clips of a dataset, to look at in any browser.
 
@@ -333,14 +364,24 @@ def view(
 def _listed(
     told: str, faults: Mapping[str, str], deed: str, *, more: Mapping[str, Mapping[str, str]] | None = None
 ) -> str:
-    """A sentence, and under it by name what could not be had and why."""
+    """A sentence, and under it by name what could not be had and why; what only was not as asked for, by reason."""
+    from tacit.data.view import summed
+
     lines = [told]
     for done, some in {deed: faults, **(more or {})}.items():
+        damaged, unmet = summed(some)
         if some:
             lines.append(f"{len(some):,} {done}:")
-            lines += [f"  {name}: {why}" for name, why in list(some.items())[:SHOWN]]
-            lines += [f"  and {len(some) - SHOWN:,} more (--json tells all)"] if len(some) > SHOWN else []
+            lines += [f"  {name}: {_unnamed(why, name)}" for name, why in list(damaged.items())[:SHOWN]]
+            lines += [f"  and {len(damaged) - SHOWN:,} more (--json tells all)"] if len(damaged) > SHOWN else []
+            lines += [f"  {line}" for line in unmet]
     return "\n".join(lines)
+
+
+def _unnamed(why: str, name: str) -> str:
+    """A reason without the path that begins it, where that ends in the name under which it is told."""
+    path, found, rest = why.partition(name)
+    return rest.strip() if found and path[-1:] in ("", "/") and rest.startswith(" ") else why
 
 
 VERBS: dict[str, Callable[..., Told]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tacit.data.episodes import Episodes
 from tacit.data.formats import FORMATS, WRITABLE
 
 
-def filmed(path: Path, number: int, *, fps: int, shape: tuple[int, int], seconds: float = 2.0) -> None:
+def filmed(path: Path, number: int, *, fps: int | Fraction, shape: tuple[int, int], seconds: float = 2.0) -> None:
     """A square that wanders over a background of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(number)
@@ -146,10 +147,17 @@ def test_the_other_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "why", "code"),
     [
-        (["import", "nowhere", "out"], "does not exist", 1),
-        (["import", "empty", "out"], "folder is empty", 1),
+        (["import", "nowhere", "out"], "Is it spelt right", 2),
+        (["import", "empty", "out"], "folder is empty", 2),
+        (["import", "a", "out", "--camera", "foo"], "'foo'", 2),
+        (["check", "nowhere"], "Is it spelt right", 3),
+        (["merge", "--out", "out"], "PATH PATH", 2),
+        (["curate", "consistency", "film.mp4", "out"], "typical_length", 1),
+        (["curate", "typical_states", "film.mp4", "out"], "looks at states", 1),
+        (["import", "film.mp4", "out", "--fps", "1000"], "film.mp4 holds nothing that was asked for: 1 slower", 2),
+        (["import", "film.mp4", "out", "--size", "20000"], "of 4 to 4096", 2),
         (["import", "odd", "out"], "known format", 1),
-        (["import", "a", "out", "--fps", "50"], "50", 1),
+        (["import", "a", "out", "--fps", "50"], "50", 2),
         (["import", "a", "out", "--size", "0"], "--size", 2),
         (["import", "a", "out", "--crop", "1", "2"], "TOP LEFT", 2),
         (["import", "a", "out", "--fit", "pad"], "give --size H", 2),
@@ -158,7 +166,6 @@ def test_the_other_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["export", "a", "odd", "--to", "videos"], "exists already", 1),
         (["curate", "retrieve", "a", "out"], "--demos", 2),
         (["chek", "a"], "check", 2),
-        (["split", "a", "--held", "2"], "within (0, 1)", 1),
         (["merge", "a", "a", "--out", "out"], "different names", 1),
         (["repair", "a", "a/b"], "never touched", 1),
     ],
@@ -173,6 +180,7 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data.save(labelled(), Path("a"))
+    filmed(tmp_path / "film.mp4", 0, fps=10, shape=(48, 64))
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "thesis.pdf").write_text("x")
@@ -181,6 +189,53 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
     complaint = capsys.readouterr().err
     assert complaint.startswith("tacit data: ") and complaint.count("\n") == 1 and why in complaint
     assert not (tmp_path / "out").exists() and not (tmp_path / "a" / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["import", "a", "out", "--fps", "0"], 2),
+        (["import", "a", "out", "--fps", "abc"], 2),
+        (["import", "a", "out", "--longest", "0"], 2),
+        (["import", "a", "out", "--workers", "0"], 2),
+        (["curate", "chance", "a", "out", "--share", "0"], 2),
+        (["split", "a", "--held", "1.5"], 2),
+        (["check", "a", "--horizn", "1"], 3),
+    ],
+)
+def test_a_number_out_of_bounds_is_told_without_the_talk_of_a_parser(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", *words]) == code
+    complaint = capsys.readouterr().err
+    assert "NoneType" not in complaint and ("wanted a" in complaint or code == 3)
+
+
+def test_an_import_says_what_it_chose_what_that_costs_and_why_files_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for k, (fps, shape) in enumerate(
+        ((10, (48, 64)), (15, (64, 48)), (Fraction(30000, 1001), (60, 60)), (30, (96, 128)))
+    ):
+        filmed(Path("my films", f"v{k}.mp4"), k, fps=fps, shape=shape)
+    Path("my films", "x.mp4").write_text("not a video " * 50)
+    assert main(["data", "import", "my films", "my data"]) == 0
+    said = capsys.readouterr().out
+    assert "at 10 a second, 128 wide 96 high (4 rates, 4 sizes were mixed; choose with --fps, --size)" in said
+    assert "2 of another shape lose 25 to 44 % of their picture (--size 96 128 --fit pad keeps all)" in said
+    assert "Next: tacit data check 'my data'" in said and "x.mp4: cannot be opened" in said
+    assert main(["data", "import", "my films", "fast", "--fps", "30", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 episodes" in said and "2 slower than 30 a second: 10, 15; a lower --fps keeps such" in said
+    assert "Nothing was decoded" in said and said.index("x.mp4") < said.index("slower")
+
+
+def test_a_second_split_says_that_nothing_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data.save(labelled().select([0, 1, 2]), tmp_path / "a")
+    for word in ("all were assigned before", "asked for"):
+        assert main(["data", "split", str(tmp_path / "a"), *([] if "all" in word else ["--again"])]) == 0
+        assert word in capsys.readouterr().out
 
 
 def test_training_reads_a_part_and_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +24,38 @@ from tacit.data.reader import BLOCK, Reader, Through
 from tacit.data.video import Damaged, bounded, resize
 
 Fit = Literal["crop", "pad", "stretch"]
-SLACK = 0.01  # how far a rate may lie above the recorded one and still be the same: 30 of 29.97, say
+SLACK = 0.01  # of a rate: how far it may lie above the recorded one and still be the same: 30 of 29.97, say
 FRAMES = 2**24  # of one recording: a hundred and fifty hours; damaged timestamps may ask for any number
+
+
+class Unmet(ValueError):
+    """More was asked for than a recording has, which is whole; ``fault`` says so in the words that ``summed`` knows."""
+
+    def __init__(self, told: str, *, fault: str = "") -> None:
+        super().__init__(told)
+        self.fault = fault
+
+
+def summed(faults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What is damaged, by name; and what is whole and not as it was asked for, a line for all of one reason."""
+    found = {name: re.fullmatch(r"whole, but (.+) \((.+)\); (.+)", why) for name, why in faults.items()}
+    reasons: dict[tuple[str, str], Counter[str]] = {}
+    for match in filter(None, found.values()):
+        reasons.setdefault((match[1], match[3]), Counter())[match[2]] += 1
+    told = [
+        f"{own.total():,} {reason}: {', '.join(sorted(own, key=_numbers))}; {advice}"
+        for (reason, advice), own in reasons.items()
+    ]
+    return {name: why for name, why in faults.items() if not found[name]}, told
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)]
+
+
+def sized(shape: tuple[int, int]) -> str:
+    """A size in words, for some say the width first and some the height."""
+    return f"{shape[1]} wide {shape[0]} high"
 
 
 @dataclass(frozen=True)
@@ -98,9 +130,10 @@ def grid(times: np.ndarray, fps: float | None, *, where: str = "The recording") 
         return times if own is not None else times[:1]
     rate(times, where=where)
     if fps > own * (1 + SLACK):
-        raise ValueError(
+        raise Unmet(
             f"{where} has {own:.5g} frames a second; {fps:g} were asked for, and frames that nobody recorded are not "
-            "made up. Ask for at most its own rate."
+            "made up. Ask for at most its own rate.",
+            fault=f"whole, but slower than {fps:g} a second ({own:.4g}); a lower --fps keeps such",
         )
     step = 1 / own if abs(fps / own - 1) <= SLACK else 1 / fps
     count = math.floor(times[-1] / step + 0.05) + 1  # timestamps may be rounded, to milliseconds for one
@@ -157,9 +190,11 @@ def framed(shape: tuple[int, int], view: View, *, where: str = "The picture") ->
     if view.crop is not None:
         top, left, height, width = view.crop
         if top + height > shape[0] or left + width > shape[1]:
-            raise ValueError(
-                f"{where} is {shape[0]}x{shape[1]} (height x width); the crop from {top},{left} of {height}x{width} "
-                "leads out of it. Give a smaller crop."
+            raise Unmet(
+                f"{where} is {sized(shape)}; the crop from {left} across and {top} down, {sized((height, width))}, "
+                "leads out of it. Give a smaller crop.",
+                fault=f"whole, but not as large as the {sized((top + height, left + width))} that the crop takes "
+                f"({sized(shape)}); a smaller --crop keeps such",
             )
         shape = (height, width)
     return view.size or shape
@@ -207,7 +242,9 @@ class Viewed(Through):
         self.fit = view.fit if view.size is not None and view.fit != "crop" else reader.fit
         self.spec = dataclasses.replace(reader.spec, **changes)
         self.lengths = np.array([len(self._rows(int(n))) for n in reader.lengths], np.int64)
-        self.faults, self.beside = reader.faults, reader.beside
+        self.faults, self.beside, self.mixed = reader.faults, reader.beside, reader.mixed
+        if not self.mixed and reader.spec.frame is not None:
+            self.mixed = {"sizes": {reader.spec.frame: len(reader.lengths)}}
         if reader.opening is not None and "view" not in reader.opening:  # of two views one alone could be told
             self.opening = reader.opening | {"view": view.plain()}
 

@@ -116,7 +116,7 @@ def test_crop_fit_pad_and_stretch() -> None:
     assert shaped(frames, View(size=(4, 4), fit="stretch"))[0, 0, :, 0].tolist() == [10, 100, 100, 200]
     assert (shaped(frames, View(crop=(1, 6, 2, 2))) == 200).all()
     assert framed((4, 8), View(crop=(1, 6, 2, 2))) == (2, 2)
-    with pytest.raises(ValueError, match=r"clip is 4x8 .* 2x3 leads out of it"):
+    with pytest.raises(ValueError, match=r"clip is 8 wide 4 high; .* 3 wide 2 high, leads out of it"):
         framed((4, 8), View(crop=(0, 6, 2, 3)), where="clip")
 
 

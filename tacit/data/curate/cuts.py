@@ -38,8 +38,9 @@ def cut(episodes: Episodes, *, least: float = 0.08, times: float = 5.0, shortest
             if stop - start >= shortest:
                 spans.append((number, start, stop))
                 continue
-            name = names[number] if stop - start == length else called(names[number], start, stop=stop)
-            gone.append(Drop(name, number, float(stop - start), f"a scene of fewer than {shortest} frames"))
+            part = stop - start < length
+            name = called(names[number], start, stop=stop) if part else names[number]
+            gone.append(Drop(name, number, float(stop - start), f"a scene of fewer than {shortest} frames", part=part))
     if not spans:
         raise ValueError(f"No scene of {len(episodes)} episodes has {shortest} frames; lower `shortest`.")
     return stretches(episodes, spans), Dropped(tuple(gone), len(episodes))

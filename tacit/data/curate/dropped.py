@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-SHOWN = 40  # rows that are printed; all of them are in ``rows``
+SHOWN = 8  # rows that are printed; all of them are in ``rows``
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Drop:
     number: int  # which episode it was, or lay in, of those that were given
     score: float  # NaN where nothing was measured
     why: str
+    part: bool = False  # a stretch, the rest of whose episode stays
 
 
 @final
@@ -53,7 +54,9 @@ class Dropped:
         return [asdict(row) | {"score": row.score if math.isfinite(row.score) else None} for row in self.rows]
 
     def __rich__(self) -> RenderableType:
-        told = f"{len(self)} dropped of {self.of} episodes"
+        cut = [row for row in self.rows if row.part]
+        told = f"{len(self) - len(cut) or 'none'} dropped of {self.of} episodes"
+        told += f"; stretches cut out: {len(cut)}, of {len({row.number for row in cut})} episodes" if cut else ""
         if not self.rows:
             return Text(told)
         table = Table("episode", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -63,7 +66,7 @@ class Dropped:
         for row in self.rows[:SHOWN]:
             score = f"{row.score:.4g}" if math.isfinite(row.score) else "–"
             table.add_row(Text(row.name), str(row.number), score, Text(row.why))
-        more = [Text(f"and {len(self) - SHOWN} more")] if len(self) > SHOWN else []
+        more = [Text(f"and {len(self) - SHOWN} more (--json tells all)")] if len(self) > SHOWN else []
         return Group(Text(told), table, *more)
 
     def __str__(self) -> str:

@@ -77,8 +77,8 @@ def acts(episodes: Episodes) -> list[np.ndarray]:
     space = episodes.spec.space
     if space is None or not episodes.labelled:
         raise ValueError(
-            f"The data {episodes.spec.name!r} holds no action, and this score looks at actions: it needs labels. "
-            "Infer them first, or use a score of what is seen alone (typical_states, typical_ends)."
+            f"The data {episodes.spec.name!r} holds no action, and this score looks at actions: it needs labels. Use "
+            f"one that needs none: {'typical_states, typical_ends, ' if episodes.spec.state else ''}typical_length."
         )
     actions, mask = episodes.column("actions"), episodes.mask
     assert actions is not None

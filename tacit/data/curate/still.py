@@ -53,7 +53,7 @@ def trim(
         for a, b in ((0, start), (stop, length)):
             if a < b:
                 most = float(moves[a : min(b, len(moves))].max(initial=0))
-                gone.append(Drop(called(names[number], a, stop=b), number, most, "a still end"))
+                gone.append(Drop(called(names[number], a, stop=b), number, most, "a still end", part=True))
     if not spans:
         raise ValueError(f"Nothing moves in any of {len(episodes)} episodes (still={still:g}); lower it, or `least`.")
     return stretches(episodes, spans), Dropped(tuple(gone), len(episodes))

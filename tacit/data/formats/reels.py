@@ -86,7 +86,6 @@ class Reels(Reader):
     ) -> None:
         self.path, self.view, told = path, view, dict(faults)
         rates = [r.rate for r in reels if r.rate is not None]
-        self.mixed = {"rates": Counter(round(r, 2) for r in rates), "sizes": Counter(r.shape for r in reels)}
         fps = float(view.fps or min(rates, default=fps))
         sizes = {}
         for reel in reels:
@@ -112,8 +111,10 @@ class Reels(Reader):
             self.parts += _cut(rows, reel=len(self.reels), name=reel.name, most=most, fps=fps)
             self.reels.append(reel)
         self.faults = told
+        shown = [round(r.rate, 2) for r in self.reels if r.rate is not None]
+        self.mixed = {"rates": Counter(shown), "sizes": Counter(r.shape for r in self.reels)}
         if not self.reels:
-            raise (Unmet if summed(told)[1] else Damaged)(nothing(path, told))
+            raise (Unmet if summed(told)[1] else Damaged)(nothing(reels[0].path if len(reels) == 1 else path, told))
         self.lengths = np.array([len(p.rows) for p in self.parts], np.int64)
         found = [r.notes for r in self.reels]
         self.spec = Spec(

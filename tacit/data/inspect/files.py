@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +11,10 @@ import numpy as np
 
 from tacit.data.episodes import Episodes
 from tacit.data.inspect.films import Film, leaves
-from tacit.data.inspect.findings import FAIL, PASS, WARN, Finding, counted, named, verb
+from tacit.data.inspect.findings import FAIL, NAMED, PASS, WARN, Finding, brief, counted, named, verb
 from tacit.data.lerobot import LeRobot
 from tacit.data.meta import fill
+from tacit.data.view import sized, summed
 
 # Times are uneven where one lies this far (in frames) from where the rate puts it: then its picture is another one.
 UNEVEN = 0.5
@@ -73,8 +73,9 @@ def unreadable(
     }
     are = verb(len(faults), "is", many="are")
     others = f"{counted(len(faults), 'file')} beside the episodes {are} none: " if faults else ""
-    others += "; ".join(f"{name} ({' '.join(str(w).split())[:120]})" for name, w in itertools.islice(faults.items(), 2))
-    others += f" and {len(faults) - 2} more" if len(faults) > 2 else ""
+    damaged, unmet = summed(faults)
+    shown = [f"{name} ({brief(why)})" for name, why in damaged.items()][:2]
+    others += "; ".join([*shown, *([f"{len(damaged) - 2:,} more damaged"] if len(damaged) > 2 else []), *unmet])
     if not why:
         what = (
             f"{looked} can be read to the end"
@@ -85,11 +86,10 @@ def unreadable(
             "unreadable", WARN if faults else PASS, f"{what}{'; but ' + others if faults else ''}.", facts=facts
         )
     notes = {
-        i: f"{good[i]} of {episodes.lengths[i]} frames are whole" if i in good else " ".join(w.split())[:120]
-        for i, w in why.items()
+        i: f"{good[i]} of {episodes.lengths[i]} frames are whole" if i in good else brief(w) for i, w in why.items()
     }
     words = f"{len(why)} of {looked if films else counted(len(episodes), 'episode')} cannot be read: "
-    words += f"{named(names, why, notes=notes)}. Copy them again, or leave them out with select." + (
+    words += f"{named(names, why, notes=notes)}. Copy them again, or leave them out: tacit data import does." + (
         f" Also, {others}." if faults else ""
     )
     return Finding("unreadable", FAIL, words, tuple(why), facts)
@@ -171,14 +171,11 @@ def mixed(episodes: Episodes) -> Finding:
     spec = episodes.spec
     several = {key: counter for key, counter in found.items() if len(counter) > 1}
     if not several:
-        size = f"{spec.frame[0]}x{spec.frame[1]} pixels" if spec.frame else "no pictures"
+        size = sized(spec.frame) if spec.frame else "no pictures"
         return Finding("mixtures", PASS, f"one rate, {spec.fps:g} frames a second, and one size, {size}.", facts=facts)
-    unit = {"rates": "frames a second", "sizes": "pixels"}
-    told_ = "; ".join(
-        f"{len(c)} {k} ({', '.join(f'{v} {unit[k]}: {n}' for v, n in c.most_common(3))})" for k, c in several.items()
-    )
-    words = f"recordings differ: {told_}. They are read as {spec.fps:g} frames a second"
-    words += f" of {spec.frame[0]}x{spec.frame[1]}" if spec.frame else ""
+    told = "; ".join(f"{len(c)} {kind} ({_most(c)})" for kind, c in several.items())
+    words = f"recordings differ: {told}. They are read as {spec.fps:g} frames a second"
+    words += f", {sized(spec.frame)}" if spec.frame else ""
     return Finding(
         "mixtures",
         WARN,
@@ -187,14 +184,15 @@ def mixed(episodes: Episodes) -> Finding:
     )
 
 
+def _most(kinds: Counter[str]) -> str:
+    more = [f"and {len(kinds) - NAMED} more"] if len(kinds) > NAMED else []
+    return ", ".join([*(f"{kind}: {count:,}" for kind, count in kinds.most_common(NAMED)), *more])
+
+
 def _shape(value: Any) -> str:
-    return (
-        "x".join(map(str, value))
-        if isinstance(value, tuple | list)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, tuple | list):
+        return sized((value[0], value[1]))
+    return f"{value:g} a second" if isinstance(value, float) else str(value)
 
 
 def short(episodes: Episodes, *, horizon: float, names: Sequence[str]) -> Finding:

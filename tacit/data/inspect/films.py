@@ -27,6 +27,7 @@ FLOWS = 2 * PATCHES**2 + 2  # down and across, in each patch and over all
 SLOTS = 8  # pictures kept of an episode, from the first to the last
 KEPT = 20_000  # frames of all episodes together that are kept for fits, at GRID: 15 MB
 LEAST = 32  # frames of one episode that are kept all the same
+CHANCE = 10.0  # times the noise of a cell, and GRID: four deviations of what noise leaves in the sum of all cells
 HELD = 2**27  # bytes of decoded pictures in memory at a time
 
 
@@ -254,16 +255,36 @@ def _flat(values: np.ndarray) -> np.ndarray:
 def _spread(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared change of each pair, and how much of it lies outside the quarter of the picture that holds the most.
 
-    The quarter may run over an edge, for in some games the edges join. A level is taken off first: it is noise.
+    The quarter may run over an edge, for in some games the edges join. A level is taken off first, for it is noise, and
+    from the squares what a camera's noise adds to each on average; where no more is left than chance leaves, nothing.
     """
     x = resize(joined, (GRID, GRID)).astype(np.float32)
-    e = 3 * _grey(np.square(np.maximum(np.abs(x[1:] - x[:-1]) - 1, 0)))
+    noise = _noise(joined)[:, None, None]
+    e = 3 * (_grey(np.square(np.maximum(np.abs(x[1:] - x[:-1]) - 1, 0))) - noise)
     half = GRID // 2
     wide = np.pad(e, ((0, 0), (0, half - 1), (0, half - 1)), mode="wrap")
     sums = np.pad(wide.cumsum(1, dtype=np.float64).cumsum(2), ((0, 0), (1, 0), (1, 0)))
     quarters = sums[:, half:, half:] - sums[:, :-half, half:] - sums[:, half:, :-half] + sums[:, :-half, :-half]
     total = _flat(e).sum(1)
-    return total, np.maximum(total - _flat(quarters).max(1, initial=0.0), 0.0)
+    moved = total > CHANCE * GRID * noise.ravel()
+    return total * moved, (total - _flat(quarters).max(1, initial=0.0)) * moved
+
+
+def _noise(joined: np.ndarray) -> np.ndarray:
+    """(T-1,) what noise, another in every pixel, adds to the squared change of a cell of GRID beyond a level.
+
+    How much differs within the median cell tells it: what moves covers fewer, or moves many pixels of a cell alike.
+    """
+    count = joined.shape[1] * joined.shape[2] / GRID**2
+    if min(joined.shape[1:3]) <= GRID:  # a cell is a pixel, and nothing tells the two apart
+        return np.zeros(len(joined) - 1)
+    change = np.diff(joined.astype(np.float32), axis=0)
+    inside = sum(_cells(np.square(c), GRID) - np.square(_cells(c, GRID)) for c in np.moveaxis(change, -1, 0)) / 3
+    middle = (1 - 2 / (27 * (count - 1))) ** 3  # the median of such squares, of their mean (Wilson and Hilferty 1931)
+    deviation = np.sqrt(np.median(_flat(inside), axis=1) / (count - 1) / middle) + 1e-3
+    beyond = np.array([math.erfc(1 / (s * math.sqrt(2))) for s in deviation])
+    density = np.exp(-1 / (2 * deviation**2)) * math.sqrt(2 / math.pi)
+    return (deviation**2 + 1) * beyond - deviation * density  # the mean of (|x| - 1)^2 where a normal x exceeds 1
 
 
 def _flow(pictures: np.ndarray) -> np.ndarray:

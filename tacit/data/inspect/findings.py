@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from textwrap import shorten
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +60,11 @@ def named(names: Sequence[str], which: Iterable[int], *, notes: dict[int, str] |
 def counted(count: int, thing: str) -> str:
     """So many of a thing, in the plural where it is due."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
+def brief(text: str, width: int = 120) -> str:
+    """A text on one line, cut between words where it is long."""
+    return shorten(text, width, placeholder=" ...")
 
 
 def verb(count: int, one: str, *, many: str) -> str:

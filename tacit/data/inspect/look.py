@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tacit.data.inspect.films import SLOTS, Film
-from tacit.data.inspect.findings import FAIL, GRADES, PASS, Finding
+from tacit.data.inspect.findings import FAIL, GRADES, PASS, Finding, brief
 from tacit.data.inspect.pictures import Marks
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ COUNTS = {"episodes": "episodes", "frames": "frames", "decoded": "looked at", "f
 
 def page(inspection: Inspection) -> str:
     """The whole page: no script, no network, no other file, and nothing of a dataset's names but text."""
-    title = f"{inspection.name or 'recordings'}: inspection"
+    title = f"{inspection.name or 'recordings'}: {inspection.headline}"
     facts = {COUNTS[k]: f"{v:,.10g}" for k, v in inspection.counts.items() if k in COUNTS}
     cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
     # the policy forbids what the page must never need: scripts, and anything from anywhere else
@@ -103,7 +103,7 @@ def _row(inspection: Inspection, number: int, film: Film | None, tags: list[Find
         why = film.why or film.mute
         if why:
             good = f"{film.good} of {film.length} frames are whole. " if film.good else ""
-            body += f"<p class=why>{good}{escape(' '.join(why.split())[:300])}</p>"
+            body += f"<p class=why>{good}{escape(brief(why, 300))}</p>"
     return f"<li><div class=head><b>{name}</b><small>{about}</small>{marks}</div>{body}</li>"
 
 

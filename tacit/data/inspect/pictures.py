@@ -197,7 +197,7 @@ def elsewhere(found: dict[int, Marks], films: Sequence[Film], *, looked: str) ->
     if not energy:
         words = f"cannot tell: nothing moves in {count:,} transitions of {looked}."
         return Finding("background", PASS, words, facts={"n": count})
-    share = float(far / energy)
+    share = max(0.0, float(far / energy))
     facts = {"share": share, "n": count}
     words = f"{percent(share)} of the change lies outside the quarter of the picture that changes most "
     words += f"({count:,} transitions of {looked})"

@@ -107,7 +107,7 @@ def findings(
         words = "cannot tell: nobody noted what episodes show, and none was looked at."
         return [Finding(check, PASS, words) for check in ("duplicates", "overlap")]
     return [
-        _copies(_within(exact, parts), _within(rough, parts), names=names, basis=basis, own=own),
+        _copies(exact, rough, parts=parts, names=names, basis=basis, own=own),
         _overlap(_across(exact, parts), _across(rough, parts), parts=parts, names=names, basis=basis, own=own),
     ]
 
@@ -140,12 +140,18 @@ def _across(groups: Sequence[Sequence[int]], parts: Sequence[str]) -> list[list[
     return [list(g) for g in groups if len({parts[i] for i in g}) > 1]
 
 
-def _copies(exact: list[list[int]], rough: list[list[int]], *, names: Sequence[str], basis: str, own: int) -> Finding:
-    exact, rough = ([g for g in groups if all(i < own for i in g)] for groups in (exact, rough))
+def _copies(
+    exact: list[list[int]], rough: list[list[int]], *, parts: Sequence[str], names: Sequence[str], basis: str, own: int
+) -> Finding:
+    """What one part holds more than once; what two parts share is another fault, with another remedy."""
+    shared = bool(_across(exact, parts) or _across(rough, parts))
+    exact, rough = ([g for g in _within(groups, parts) if all(i < own for i in g)] for groups in (exact, rough))
     more, nearly = _extra(exact), _extra(rough) - _extra(exact)
     facts = {"exact": exact, "near": rough, "basis": basis}
     if not more and not nearly:
-        return Finding("duplicates", PASS, f"no episode shows what another shows ({basis}).", facts=facts)
+        words = f"no episode shows what another{' of its part' if shared else ''} shows ({basis})"
+        words += "; what two parts share is told under overlap" if shared else ""
+        return Finding("duplicates", PASS, f"{words}.", facts=facts)
     told = " and ".join(counted(len(n), w) for n, w in ((more, "exact copy"), (nearly, "near copy")) if n)
     words = f"{told.replace('copys', 'copies')} of other episodes: {_listed([*exact, *rough], names)} ({basis})."
     words += " Keep one of each."

@@ -34,8 +34,8 @@ def test_the_worst_are_dropped_and_named_with_the_reason() -> None:
     kept, dropped = keep(data, returns, share=0.5)
     assert kept.rows.tolist() == [0, 2]
     assert dropped.plain() == [
-        {"name": "episode 1", "number": 1, "score": 1.0, "why": "returns is not among the best 50%"},
-        {"name": "episode 3", "number": 3, "score": 1.5, "why": "returns is not among the best 50%"},
+        {"name": "episode 1", "number": 1, "score": 1.0, "why": "returns is not among the best 50%", "part": False},
+        {"name": "episode 3", "number": 3, "score": 1.5, "why": "returns is not among the best 50%", "part": False},
     ]
     assert keep(data, returns, above=1.5)[1].numbers == (1,)
 
@@ -74,7 +74,7 @@ def test_the_table_prints_what_its_json_says() -> None:
     for word in ("2 dropped of 9 episodes", "a.mp4 3-9", "a still end", "b.mp4", "0.25"):
         assert word in shown
     many = Dropped(tuple(Drop(f"x{i}", i, 0.0, "odd") for i in range(100)), of=100)
-    assert "and 60 more" in str(many)
+    assert "and 92 more" in str(many)
     assert len(many.plain()) == 100
 
 

@@ -66,6 +66,23 @@ def test_a_moving_background_is_told_from_one_body() -> None:
     assert "background" not in {f.check for f in inspect(clean(4), background=False).findings}
 
 
+@pytest.mark.parametrize("level", [0, 2, 4, 8, 12])
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_noise_of_a_camera_is_no_background_and_hides_none(level: float, size: int) -> None:
+    from tacit.envs.dots import Board
+
+    def filmed(episode: Episode) -> Episode:
+        random = np.random.default_rng(level)
+        noisy = episode.frames // 2 + 60 + random.normal(0, level, episode.frames.shape)
+        return episode.replace(frames=np.clip(noisy, 0, 255).round().astype(np.uint8))
+
+    every = {f"_{i}": filmed for i in range(8)}
+    alone = inspect(changed(clean(8, board=Board(size=size, goal=False)), **every))["background"]
+    beside = inspect(changed(clean(8, board=Board(size=size, goal=False, distractor=1.0)), **every))["background"]
+    assert alone.grade == PASS and alone.facts["share"] < 0.03
+    assert beside.grade == WARN and beside.facts["share"] > 0.17
+
+
 def rolling(frames: np.ndarray) -> None:
     random = np.random.default_rng(0)
     texture = np.kron(random.integers(0, 80, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8)
@@ -108,6 +125,7 @@ def test_overlap_between_the_parts_of_a_dataset_is_found() -> None:
     found = inspect(changed(whole, **parts))
     assert fired(found) == {"overlap": (1, 10)}
     assert "train and valid share" in found["overlap"].words
+    assert "told under overlap" in found["duplicates"].words
 
 
 # -- labels -------------------------------------------------------------------------------------------------------
