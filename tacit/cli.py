@@ -204,6 +204,10 @@ def _taught(text: Any, *, asked: bool) -> SystemExit:
 
 def _plainly(error: Exception) -> str:
     """An error in one line; one that nobody foresaw also says where it arose."""
+    if isinstance(error, OSError):
+        from tacit.state import advised
+
+        return " ".join(advised(error).split())
     text = " ".join(str(error).split())
     if isinstance(error, FORESEEN):
         return text

@@ -76,7 +76,8 @@ def bring(
     seconds = time.perf_counter() - began
     told = f"{out}: {counts(made.data)},{look.told(episodes)}; in {took(seconds)}."
     facts = {"source": source, "out": out, "dry_run": False, **counted(made.data), "seconds": seconds}
-    facts |= {"left": dict(made.left), "cut": dict(made.cut)}
+    facts |= {"left": dict(made.left), "cut": dict(made.cut), "known": len(made.known)}
+    told += f" {len(made.known):,} were there already." if made.known else ""
     if beside := episodes.reader.beside:
         told += f" Columns that have no place there were not brought: {', '.join(beside)}."
     facts |= {"columns_left": list(beside)}
@@ -179,12 +180,12 @@ def check(
 
 
 def repair(source: Source, out: Out, /, *, camera: Camera = None, workers: Workers = 2) -> Told:
-    """Save what is whole of a broken dataset, every frame verified, into a new one; the source is never touched.
+    """Save what is whole of a broken dataset, every frame verified, into a new one. Exit code 1: some of it was lost.
 
       tacit data repair out/broken out/whole
 
     Args:
-        source: the dataset that a crash or a bad disk left
+        source: the dataset that a crash or a bad disk left, which is never touched
         out: the folder to write
         camera: which camera, where there are several
         workers: processes that read
@@ -193,10 +194,11 @@ def repair(source: Source, out: Out, /, *, camera: Camera = None, workers: Worke
 
     began = time.perf_counter()
     made = repaired(source, out, camera=camera, workers=workers)
-    seconds = time.perf_counter() - began
-    facts = {"source": source, "out": out, **counted(made.data), "left": dict(made.left), "cut": dict(made.cut)}
-    told = f"{out}: {counts(made.data)} are whole, in {took(seconds)}."
-    return Told(facts, _listed(told, made.left, "lost", more={"kept as far as they are whole": made.cut}))
+    lost = {"left": dict(made.left), "cut": dict(made.cut), "broken": dict(made.broken)}
+    told = f"{out}: {counts(made.data)} saved, in {took(time.perf_counter() - began)}."
+    more = {"kept as far as they are whole": made.cut, "files that could not be read": made.broken}
+    facts = {"source": source, "out": out, **counted(made.data), **lost}
+    return Told(facts, _listed(told, made.left, "lost", more=more), int(bool(made.left or made.cut)))
 
 
 def stats(source: Source, /, *, look: OmitArgPrefixes[Seen] = Seen(), pictures: bool = False) -> Told:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tacit.data.episodes import Episodes
+from tacit.data.file import placed
 from tacit.data.inspect import files, fits, labels, look, pictures, twins
 from tacit.data.inspect.films import Film, films, labelled
 from tacit.data.inspect.findings import FAIL, GRADES, PASS, WARN, Finding, counted
@@ -78,8 +79,9 @@ class Inspection:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML page that stands alone: the findings, and a row of pictures for each episode, worst first."""
         path, text = Path(path), look.page(self)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, lambda staged: Path(staged).write_text(text, encoding="utf-8", errors="backslashreplace"))
+        with placed(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, lambda staged: Path(staged).write_text(text, encoding="utf-8", errors="backslashreplace"))
         return path
 
     def __rich__(self) -> RenderableType:
@@ -132,6 +134,7 @@ def inspect(
     measured = files.lengths(episodes, seen, picked=picked.tolist(), lost=lost, names=names)
     known = {int(i) for i in measured.facts["wrong"]}
     found = [
+        *files.unfinished(episodes),
         files.unreadable(episodes, seen, lost=lost, known=known, names=names, looked=looked),
         measured,
         files.short(episodes, horizon=horizon, names=names),

@@ -52,6 +52,13 @@ def missing(episodes: Episodes) -> dict[int, str]:
     return found
 
 
+def unfinished(episodes: Episodes) -> list[Finding]:
+    """Datasets that a stopped command left half made."""
+    told = {str(getattr(r, "path", r.spec.name)): r.unfinished for r in leaves(episodes.reader) if r.unfinished}
+    words = "; ".join(f"{place} is not whole: {why}" for place, why in told.items())
+    return [Finding("unfinished", FAIL, f"{words}.", facts=told)] if told else []
+
+
 def unreadable(
     episodes: Episodes,
     films: Sequence[Film],
