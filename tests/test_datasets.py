@@ -120,7 +120,7 @@ def test_check_answers_with_its_grade(tmp_path: Path, capsys: pytest.CaptureFixt
     found = told(capsys, "data", "check", tmp_path / "native", code=2)
     [fault] = [f for f in found["findings"] if f["check"] == "unreadable"]
     assert fault["grade"] == "FAIL" and fault["episodes"] == [3]
-    mended = told(capsys, "data", "repair", tmp_path / "native", tmp_path / "whole")
+    mended = told(capsys, "data", "repair", tmp_path / "native", tmp_path / "whole", code=1)
     assert mended["episodes"] == 4 and list(mended["left"]) == ["episode 3"]
 
 
