@@ -7,6 +7,7 @@ Action ``t`` leads from frame ``t`` to frame ``t + 1``. ``T`` frames therefore h
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -205,6 +206,17 @@ class Clip:
         if stop != self.time:
             values["ends"] = None
         return Clip(**values)
+
+
+def each(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What ``function`` makes of every frame of ``x`` (B, T, ...), as (B, T, ...) again."""
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def pasts(time: int, past: int, *, device: torch.device | None = None) -> Tensor:
+    """For each of ``time`` moments, its number and the ``past`` before; before the first there is only the first."""
+    index = torch.arange(time, device=device)[:, None] + torch.arange(-past, 1, device=device)
+    return index.clamp(min=0)
 
 
 def floats(frames: Tensor) -> Tensor:

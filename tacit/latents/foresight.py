@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tacit.clip import each
 from tacit.latents.forward import Onward, Pixels
 from tacit.latents.hindsight import heard, share
 from tacit.part import Part
@@ -48,11 +49,8 @@ class Patched(Pixels):
         return self.paint(self.body(self.first(features[:, -1].detach()), self.acts(z)))
 
 
-class Added(Pixels):
-    """The next picture from the raw patches of this one, onto each of which the latent is added (AdaWorld).
-
-    What an encoder made of the pictures is not looked at: it may have learnt to bring the future along.
-    """
+class Raw(Pixels):
+    """What is painted from raw patches, onto which latents are added; ``_body`` says how they hear one another."""
 
     def __init__(
         self,
@@ -67,36 +65,36 @@ class Added(Pixels):
     ) -> None:
         self.cut = Patches(frame=frame, patch=patch, dim=width, channels=channels)
         self.show = nn.Linear(dim, width)
-        self.body = Stack(width, layers=layers, heads=heads)
+        self.body = self._body(width, layers=layers, heads=heads)
         self.paint = Pictures(frame=frame, patch=patch, dim=width, channels=channels)
+
+    def _body(self, width: int, *, layers: int, heads: int) -> nn.Module:
+        raise TypeError(f"{type(self).__name__} does not say how its patches hear one another; give it a `_body`.")
+
+
+class Added(Raw):
+    """The next picture from the raw patches of this one, onto each of which the latent is added (AdaWorld).
+
+    What an encoder made of the pictures is not looked at: it may have learnt to bring the future along.
+    """
+
+    def _body(self, width: int, *, layers: int, heads: int) -> nn.Module:
+        return Stack(width, layers=layers, heads=heads)
 
     def forward(self, frames: Tensor, features: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         agree(z, (len(frames), self.show.in_features), name="Latents")
         return shaded(self.paint(self.body(self.cut(frames[:, -1]) + self.show(z)[:, None])))
 
 
-class Unrolled(Pixels):
+class Unrolled(Raw):
     """The next pictures of a whole clip, from the raw patches so far and the latents so far, each added to its frame's
     patches (Genie).
 
     A single latent (N, dim) goes with the last frame, and nothing before it is seen: what led there is not known.
     """
 
-    def __init__(
-        self,
-        *,
-        frame: tuple[int, int],
-        patch: int,
-        dim: int,
-        width: int = 256,
-        layers: int = 4,
-        heads: int = 8,
-        channels: int = 3,
-    ) -> None:
-        self.cut = Patches(frame=frame, patch=patch, dim=width, channels=channels)
-        self.show = nn.Linear(dim, width)
-        self.body = SpaceTime(dim=width, layers=layers, heads=heads)
-        self.paint = Pictures(frame=frame, patch=patch, dim=width, channels=channels)
+    def _body(self, width: int, *, layers: int, heads: int) -> nn.Module:
+        return SpaceTime(dim=width, layers=layers, heads=heads)
 
     def forward(self, frames: Tensor, features: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         return _last(self, frames, features, z)
@@ -104,7 +102,7 @@ class Unrolled(Pixels):
     def along(self, frames: Tensor, features: Tensor, z: Tensor) -> Tensor:
         """What follows each frame, from it, those before and their latents: all (B, T, ...)."""
         agree(z, (*frames.shape[:2], self.show.in_features), name="Latents")
-        patches = self.cut(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        patches = each(self.cut, frames)
         after = self.body(patches, added=self.show(z))
         return shaded(self.paint(after.flatten(0, 1))).unflatten(0, frames.shape[:2])
 

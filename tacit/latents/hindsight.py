@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tacit.clip import each
 from tacit.part import Part
 from tacit.parts.attention import SMALL, Causal, Queries, SpaceTime, Stack, agree
 from tacit.parts.patches import Patches
@@ -38,7 +39,7 @@ class Acting(Part):
 
     def along(self, frames: Tensor) -> Tensor:
         """What led to each frame but the first, from it and those before: (B, T, C, H, W) to (B, T - 1, dim)."""
-        patches = self.cut(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        patches = each(self.cut, frames)
         return self.out(self.body(patches)[:, 1:, self.cut.tokens :]).flatten(2)
 
 

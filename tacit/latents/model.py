@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Episode, floats
+from tacit.clip import Clip, Episode, each, floats, pasts
 from tacit.data.augment import jitter as lit
 from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
@@ -35,10 +35,16 @@ class Step(NamedTuple):
     present: Tensor  # what saying "nothing happens" would have said
     pair: Tensor | None = None  # (N, 2, ...): both ends of each transition as the forward model has them
 
+    def now(self, x: Tensor) -> Tensor:
+        """What ``x`` (B, T, ...) holds where each transition begins: (N, ...)."""
+        return x[self._rows(x), self.ends[:, 0]]
+
     def at(self, x: Tensor) -> Tensor:
         """What ``x`` (B, T, ...) holds at both ends of each transition: (N, 2, ...)."""
-        rows = torch.arange(len(x), device=x.device).repeat_interleave(len(self.ends) // len(x))
-        return x[rows[:, None], self.ends]
+        return x[self._rows(x)[:, None], self.ends]
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return torch.arange(len(x), device=x.device).repeat_interleave(len(self.ends) // len(x))
 
 
 class LatentActions(Part):
@@ -149,7 +155,7 @@ class LatentActions(Part):
         found = self.bottleneck(self.inverse.along(viewed, **told).flatten(0, 1))  # type: ignore[operator]
         z = _whole(found).unflatten(0, (len(clip), time - 1))
         guess = self.onward.along(seen[:, :-1], features[:, :-1], z, **told)  # type: ignore[operator]
-        every = self.onward.wanted(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # type: ignore[operator]
+        every = each(self.onward.wanted, seen)  # type: ignore[arg-type]
         ends = torch.arange(time - 1, device=clip.device)[:, None] + torch.arange(2, device=clip.device)
         pair = torch.stack([seen[:, :-1], seen[:, 1:]], 2)
         rows = [x.flatten(0, 1) for x in (guess, every[:, 1:], every[:, :-1], pair)]
@@ -199,7 +205,7 @@ class LatentActions(Part):
     def targets(self, clip: Clip) -> Tensor:
         """What ``predict`` should have said, (B, T-1, ...)."""
         after = self._values(self._first(self.raw(clip)))[:, 1:]
-        return self.onward.wanted(after.flatten(0, 1)).unflatten(0, after.shape[:2])  # type: ignore[operator]
+        return each(self.onward.wanted, after)  # type: ignore[arg-type]
 
     def features(self, clip: Clip) -> Tensor:
         """What the encoder sees in each frame, flat: (B, T, F); without an encoder, a picture of eight by eight."""
@@ -255,7 +261,7 @@ class LatentActions(Part):
     def _features(self, frames: Tensor) -> Tensor:
         if self.encoder is None:
             return frames
-        return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return each(self.encoder, frames)
 
     def _told(self, clip: Clip, *, times: int = 1) -> dict[str, Tensor]:
         """What both models are told of each episode's text, as often as the clip has rows."""
@@ -269,9 +275,7 @@ class LatentActions(Part):
 
     def _pasts(self, x: Tensor) -> Tensor:
         """For every frame but the last, it and the ``past`` before it; before the first there is only the first."""
-        time = torch.arange(x.shape[1] - 1, device=x.device)
-        index = (time[:, None] + torch.arange(-self.past, 1, device=x.device)).clamp(min=0)
-        return x[:, index].flatten(0, 1)
+        return x[:, pasts(x.shape[1] - 1, self.past, device=x.device)].flatten(0, 1)
 
     def _rolled(self, part: Part, clip: Clip, *given: Tensor, size: int) -> Tensor:
         """What ``part`` says along the clip where it is never shown more than ``size`` moments: first few, then all."""

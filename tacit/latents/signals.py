@@ -36,7 +36,7 @@ class Null(Signal):
         self.weight = weight
 
     def cost(self, model: LatentActions, step: Step) -> Tensor:
-        now = step.at(model.raw(step.clip))[:, 0]
+        now = step.now(model.raw(step.clip))
         return _share(between(model, step, pairs=torch.stack([now, now], 1)), step.found.z)
 
 
@@ -173,8 +173,7 @@ class Flowing(Signal):
         if self.mask is not None:
             move = move * self.mask(step.pair)
         coarse = F.adaptive_avg_pool2d(move, self.grid).flatten(1)
-        whole = len(step.ends) > len(step.clip)  # of every transition of a clip
-        now = (step.features[:, :-1].flatten(0, 1) if whole else step.features[:, -2]).flatten(1)
+        now = step.now(step.features).flatten(1)
         said = self.net(torch.cat([now, step.found.z.type_as(now)], -1)).float()
         return F.mse_loss(said, coarse) / coarse.square().mean().clamp(min=1e-6)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tacit.clip import each
 from tacit.latents.forward import Onward
 from tacit.part import Part
 from tacit.parts.mlp import Layers
@@ -67,7 +68,7 @@ class Onto(Wrapped):
         return self.wanted(seen[:, -1]) + self.inner(seen, features, z, **told)
 
     def along(self, seen: Tensor, features: Tensor, z: Tensor, **told: Any) -> Tensor:
-        now = self.wanted(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        now = each(self.wanted, seen)
         return now + self.inner.along(seen, features, z, **told)
 
 

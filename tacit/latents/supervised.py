@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.clip import Clip, Episode, Space, floats
+from tacit.clip import Clip, Episode, Space, each, floats
 from tacit.data.episodes import Episodes
 from tacit.part import Part
 from tacit.parts.outputs import Head
@@ -33,7 +33,7 @@ class Supervised(Part):
     def _told(self, clip: Clip) -> Tensor:
         """Where things are now, and how they moved in each of the last steps: (B * (T-1), F * (past + 2))."""
         frames = floats(clip.frames)  # type: ignore[arg-type]
-        seen = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        seen = each(self.encoder, frames)
         time = torch.arange(clip.time - 1, device=clip.device)
         index = (time[:, None] + torch.arange(-self.past, 2, device=clip.device)).clamp(min=0)
         window = seen[:, index]  # (B, T-1, past + 2, F)
@@ -70,7 +70,7 @@ class Multistep(Part):
     def told(self, clip: Clip, steps: Tensor) -> Tensor:
         """Each frame but the last, the one so many ``steps`` (B, T-1) later, and how many: (B * (T-1), 2 F + 1)."""
         frames = floats(clip.frames)  # type: ignore[arg-type]
-        seen = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        seen = each(self.encoder, frames)
         rows, now = (
             torch.arange(len(clip), device=clip.device)[:, None],
             torch.arange(clip.time - 1, device=clip.device),

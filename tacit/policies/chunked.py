@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space, each, floats, pasts
 from tacit.data.episodes import Episodes
 from tacit.part import Part
 from tacit.parts.outputs import Head
@@ -38,8 +38,8 @@ class Chunked(Policy):
         over = torch.zeros(len(clip), dtype=torch.bool, device=clip.device) if clip.ends is None else clip.ends
         unit, certain = self.units.begin(ahead(letters, self.units.longest, over=over))
         seen = floats(clip.frames)[:, :-1]
-        features = self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
-        index = (torch.arange(clip.time - 1)[:, None] + torch.arange(-self.past, 1)).clamp(min=0)
+        features = each(self.encoder, seen)
+        index = pasts(clip.time - 1, self.past)
         said = features[:, index].flatten(0, 1).flatten(1)
         cost = self.head.cost(said, unit.flatten(), known=certain.flatten())
         return cost, {"miss": cost.detach(), "taught": certain.float().mean()}
@@ -52,7 +52,7 @@ class Chunked(Policy):
     def act(self, observation: Clip, memory: Memory | None) -> tuple[Tensor, Memory | None]:
         memory = self.start(len(observation)) if memory is None else memory
         window, _, kept = recall(observation, memory, past=self.past)
-        features = self.encoder(floats(window).flatten(0, 1)).unflatten(0, window.shape[:2])
+        features = each(self.encoder, floats(window))
         left, said = memory["left"].to(window.device), memory["said"].to(window.device)
         scores = self.head(features.flatten(1)).masked_fill(self.units.lengths == 0, float("-inf"))
         unit = scores.argmax(-1)  # what is not in use cannot be said

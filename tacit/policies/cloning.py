@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space, each, floats, pasts
 from tacit.part import Part
 from tacit.parts.outputs import Head
 from tacit.policies.policy import Memory, Policy, recall
@@ -45,7 +45,7 @@ class Cloning(Policy):
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
         time = clip.time - 1
-        index = (torch.arange(time)[:, None] + torch.arange(-self.past, 1)).clamp(min=0)
+        index = pasts(time, self.past)
         features = self._encoded(floats(clip.frames)[:, :-1])[:, index].flatten(0, 1).flatten(1)  # type: ignore[arg-type]
         if self.latent:
             wanted = clip.latents.flatten(0, 1)  # type: ignore[union-attr]
@@ -70,7 +70,7 @@ class Cloning(Policy):
 
     def _encoded(self, frames: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.tuned and torch.is_grad_enabled()):
-            return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+            return each(self.encoder, frames)
 
 
 class Following(Policy):

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space, each, floats, pasts
 from tacit.part import Part
 from tacit.parts.attention import Queries
 from tacit.parts.mlp import Layers
@@ -60,7 +60,7 @@ class Instructed(Policy):
         features = self._encoded(clip.frames)  # type: ignore[arg-type]
         said = self._watched(features)
         z = drawn(said) if self.training else parted(said)[0]
-        index = (torch.arange(clip.time - 1)[:, None] + torch.arange(-self.past, 1)).clamp(min=0)
+        index = pasts(clip.time - 1, self.past)
         seen = features[:, index].flatten(2)
         given = torch.cat([seen, z[:, None].expand(-1, clip.time - 1, -1)], 2).flatten(0, 1)
         miss = self.head.cost(given, clip.actions.flatten(0, 1), known=clip.mask.flatten())
@@ -113,4 +113,4 @@ class Instructed(Policy):
         return self.read(self.gather(steps[:, :, None]))
 
     def _encoded(self, frames: Tensor) -> Tensor:
-        return self.encoder(floats(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return each(self.encoder, floats(frames))

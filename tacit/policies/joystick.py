@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space, each, floats
 from tacit.part import Part
 from tacit.spread import average
 
@@ -79,7 +79,7 @@ class Joystick(Part):
             return (self._state(clip).float() - self.mean) / self.spread
         if clip.frames is None:
             raise ValueError("This joystick looks at frames, and the clip has none; bring data that has.")
-        return self.encoder(floats(clip.frames).flatten(0, 1)).unflatten(0, clip.frames.shape[:2])
+        return each(self.encoder, floats(clip.frames))
 
     def _state(self, clip: Clip) -> Tensor:
         if clip.state is None:

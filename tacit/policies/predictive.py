@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space, each, floats, pasts
 from tacit.part import Part
 from tacit.parts.mlp import Layers
 from tacit.parts.outputs import Head
@@ -46,7 +46,7 @@ class Predictive(Policy):
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
         seen = floats(clip.frames)  # type: ignore[arg-type]
-        here = self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        here = each(self.encoder, seen)
         before, after = seen[:, :-1].flatten(0, 1), seen[:, 1:].flatten(0, 1)
         now, move = here[:, :-1].flatten(0, 1), (here[:, 1:] - here[:, :-1]).flatten(0, 1)
         if self.training:
@@ -54,7 +54,7 @@ class Predictive(Policy):
             self.scale.lerp_(average(F.mse_loss(before, after)), first)
             self.unit.lerp_(average(move.detach().square().mean()), first)
         painted = F.mse_loss(self.paint(before[:, None], now[:, None], move), after) / self.scale.clamp(min=1e-6)
-        index = (torch.arange(clip.time - 1)[:, None] + torch.arange(-self.past, 1)).clamp(min=0)
+        index = pasts(clip.time - 1, self.past)
         foretold = self.foresee(here[:, index].flatten(0, 1).flatten(1))
         true = move / self._unit
         missed = F.mse_loss(foretold, true.detach())
@@ -66,7 +66,7 @@ class Predictive(Policy):
 
     def foretold(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """The present features (B, F) and how they are going to change, of windows of bytes (B, past + 1, C, H, W)."""
-        here = self.encoder(floats(window).flatten(0, 1)).unflatten(0, window.shape[:2])
+        here = each(self.encoder, floats(window))
         return here[:, -1], self.foresee(here.flatten(1)) * self._unit
 
     def act(self, observation: Clip, memory: Memory | None) -> tuple[Tensor, Memory | None]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space, each, floats
 from tacit.part import Part
 from tacit.parts.mlp import Layers
 from tacit.parts.normal import drawn, nats
@@ -110,7 +110,7 @@ class Belief(Part):
         if self.encoder is None:
             return found.float(), (found.float() - self.mean) / self.spread
         seen = floats(found)
-        return seen.flatten(2), self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        return seen.flatten(2), each(self.encoder, seen)
 
     def fed(self, actions: Tensor) -> Tensor:
         """Actions as they are fed in: one of many as ones and noughts, a vector in half ranges around the middle."""

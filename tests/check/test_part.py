@@ -21,7 +21,7 @@ from tacit.envs.dots import Board
 from tacit.latents.decode import Decoder
 from tacit.latents.denoise import Denoised
 from tacit.latents.dream import Dreamer
-from tacit.latents.foresight import Added, Features, Foreseen, Patched, Rolled, Unrolled
+from tacit.latents.foresight import Added, Features, Foreseen, Patched, Raw, Rolled, Unrolled
 from tacit.latents.forward import Ahead, Change, Moved, Onward, Painted, Pixels
 from tacit.latents.hindsight import Acting, Asked, Contrast, Reader, Window
 from tacit.latents.inverse import Between, Difference, Pair, Stacked
@@ -115,7 +115,7 @@ def decoding() -> Decoder:
 
 # -- every part ----------------------------------------------------------------------------------------------------
 
-ABSTRACT = {Part, Policy, Onward, Pixels, Foreseen, Bottleneck, Books, Signal, Borrowed, Wrapped}
+ABSTRACT = {Part, Policy, Onward, Pixels, Raw, Foreseen, Bottleneck, Books, Signal, Borrowed, Wrapped}
 TOLD = (torch.linspace(-1, 1, 16).view(4, 4), torch.linspace(1, 0, 16).view(4, 4), torch.linspace(0, 1, 16).view(4, 4))
 INSIDE: dict[type[Part], Callable[[], tuple[Part, tuple[Any, ...]]]] = {
     Impala: lambda: (Impala(channels=3, frame=SIDE, width=1, dim=8), (pictures(),)),
