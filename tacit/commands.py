@@ -201,6 +201,7 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     from tacit.data import Damaged, Episodes, View, cache
     from tacit.data import open as opened
     from tacit.data.view import Viewed
+    from tacit.rehearsal import few, forewarned, rehearse
 
     whole = opened(asked.data)
     frame = (asked.size, asked.size) if asked.size else whole.spec.frame
@@ -216,11 +217,10 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
             raise Damaged(f"{error} To leave out what is damaged: tacit data import {asked.data} OUT") from error
     whole = whole.part(asked.part) if asked.part else whole
     data = whole.split(asked.held)[0] if asked.held else whole
+    warned = forewarned(recipe, data)  # by all labels there are, those that are hidden next too
     data = data if asked.labels is None else data.keep_labels(asked.labels, seed=asked.plan.seed)
-    facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **counted(data)}
+    facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **counted(data), **warned}
     if asked.dry_run:
-        from tacit.rehearsal import few, rehearse
-
         found = rehearse(partial(recipe, out=None), few(data, frame=frame), plan=asked.plan)
         if not asked.stream:
             found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures

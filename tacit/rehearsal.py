@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -16,9 +18,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tacit.clip import Clip
 from tacit.data.episodes import Episodes
+from tacit.data.inspect.findings import WARN
+from tacit.data.inspect.habits import habits
 from tacit.data.video import resize
+from tacit.latents.model import LatentActions
 from tacit.part import Part
 from tacit.train import Plan
+
+log = logging.getLogger("tacit")
 
 STEPS = 3  # the first warms up, the last is timed
 FEW = 2000  # frames of each source that are looked at
@@ -128,3 +135,28 @@ def few(data: Episodes, *, frame: tuple[int, int] | None = None, frames: int = F
     if frame is not None:
         episodes = [e if e.frames is None else e.replace(frames=resize(e.frames, frame)) for e in episodes]
     return Episodes.of(episodes, space=data.spec.space, fps=data.spec.fps, name=data.spec.name)
+
+
+def forewarned(recipe: Callable[..., Any], data: Episodes) -> dict[str, Any]:
+    """A warning, before latent actions are learnt from them, of demonstrators who nearly always do the same there.
+
+    The labels that ``data`` show are asked, whether training will see them or not; without any nothing can be said.
+    """
+    while isinstance(recipe, functools.partial):
+        recipe = recipe.func
+    kind = get_type_hints(recipe).get("return")
+    found = habits(data) if isinstance(kind, type) and issubclass(kind, LatentActions) else None
+    if found is None or "r2" not in found.facts:
+        return {}
+    if found.grade == WARN:
+        log.warning(
+            "R2(action | observation) is %.2f by the labels of %d transitions in %d episodes: who acts here nearly "
+            "always does the same in the same place. Then nothing in the video tells what an action does from what "
+            "would have happened anyway, and latent actions found in it need not mean anything elsewhere. Record "
+            "others beside: `tacit collect ENV OUT --demonstrator expert play`, or add recordings of other hands; "
+            "and hold the latents to play with `tacit evaluate`.",
+            found.facts["r2"],
+            found.facts["n"],
+            found.facts["episodes"],
+        )
+    return {"determinism": {k: found.facts[k] for k in ("r2", "n", "episodes")} | {"warned": found.grade == WARN}}

@@ -22,7 +22,7 @@ from tacit.data.record import OURS, STAGE, Writer
 from tacit.data.scale import Engine, Fault, spread
 from tacit.data.video import Damaged
 from tacit.part import write
-from tacit.state import alone, bar
+from tacit.state import alone, bar, hoard
 
 GROUP = 4096  # frames that a kill costs at most
 Found = tuple[np.ndarray, np.ndarray | None]  # one episode's latents and, where there are any, codes
@@ -70,6 +70,7 @@ class Inferring:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Callable[[int], Found]]:
+        hoard()
         data = Episodes(Reader.open(**self.opening).reader, self.rows)
         yield lambda number: self.infer(data, number=number)
 

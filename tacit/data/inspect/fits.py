@@ -21,7 +21,7 @@ STRENGTHS = (1e-3, 1e-1, 1e1)  # of the ridge penalty, per row of standardised i
 TELLS, CLEARLY, ERRORS = 0.1, 0.05, 3.0
 # Demonstrators of whom more than this is told by what they see: of the change in the picture, then, no more than the
 # rest can be told apart from what would have happened anyway, so nothing says which part of it is the action.
-SETTLED = 0.8
+SETTLED = 0.7
 FOLLOWS = 0.3  # an action that stays this near to a number of the state, in its own deviations, is a position to go to
 NEIGHBOURS, NARROW = 8, 16  # of the second opinion, which sees but the first components: distances blur in many
 ASKED = 4000  # rows of it at most, for its cost is their square

@@ -67,7 +67,7 @@ def test_how_settled_a_linear_demonstrator_is_comes_out_as_theory_says(chi: floa
     found = inspect(linear(episodes=80, determinism=chi).episodes)["demonstrator"]
     share = chi**2 / (chi**2 + (1 - chi) ** 2)  # of the action's variance, two parts of unit deviation
     assert found.facts["r2"] == pytest.approx(share, abs=0.04)
-    assert found.grade == (WARN if share > 0.8 else PASS)
+    assert found.grade == (WARN if share > 0.7 else PASS)
     assert found.facts["n"] == 80 * 50
 
 
