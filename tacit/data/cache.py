@@ -230,7 +230,8 @@ class _Plan:
                 yield resize(frames, self.frame)
         if count != self.lengths[i]:
             raise Damaged(
-                f"Episode {row} has {count} frames; its dataset promised {self.lengths[i]}. Leave it out with select."
+                f"Episode {row} has {count} frames; its dataset promised {self.lengths[i]}. `tacit data "
+                "repair` copies what is whole."
             )
 
 

@@ -136,9 +136,7 @@ def exogenous(folder: str | os.PathLike[str], episodes: Episodes) -> list[np.nda
         file = tracks / f"{numbers[mark]:06d}.npy"
         found.append(np.load(file, allow_pickle=False))
         if len(found[-1]) != episodes.lengths[i]:
-            raise Damaged(
-                f"{file} has {len(found[-1])} rows for {episodes.lengths[i]} frames; leave it out with select."
-            )
+            raise Damaged(f"{file} has {len(found[-1])} rows for {episodes.lengths[i]} frames; record it anew.")
     return found
 
 
