@@ -39,8 +39,8 @@ test: $(VENV)/.whole
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15 $(ARGS)
 
 bench: $(VENV)/.whole
-	@status=0; for file in $(filter-out bench/curation.py bench/defects.py bench/hostile.py bench/intake.py bench/minarinterop.py,$(wildcard bench/[a-z]*.py)); do \
-	  echo "== $$file"; $(BIN)/python $$file $(ARGS) || status=1; done; exit $$status
+	@status=0; for file in clips step recipes; do \
+	  echo "== $$file"; $(BIN)/python bench/$$file.py $(ARGS) || status=1; done; exit $$status
 
 lint: $(VENV)/.whole
 	$(BIN)/ruff check .
