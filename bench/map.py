@@ -25,7 +25,7 @@ from tacit.evaluate.claim import Claim
 from tacit.evaluate.interval import mean
 
 INKS = {"tacit": "#2a7f62", "bc": "#b3261e", "idm": "#d08c1d", "idm from ours": "#8a6fb3", "lapo": "#5b7ea3"}
-OURS = {"tacit", "idm from ours"}  # both begin with latent actions
+LATENT = {"tacit", "lapo", "idm from ours"}  # all begin with latent actions
 
 
 def strength(command: str) -> float:
@@ -87,8 +87,8 @@ def main() -> int:
     for row in rows:
         sign = "won by" if row["won"] else "a draw of"
         print(f"strength {row['strength']:g}, {row['labels']} labels: {sign} {row['best']}, {row['lead']:+.2f}")
-    ours = [row for row in rows if row["won"] and row["best"] in OURS]
-    theirs = [row for row in rows if row["won"] and row["best"] not in OURS]
+    ours = [row for row in rows if row["won"] and row["best"] in LATENT]
+    theirs = [row for row in rows if row["won"] and row["best"] not in LATENT]
     Claim(
         claim=f"Latent actions win {len(ours)} of {len(rows)} cells of labels against distractor strength, methods "
         f"without them {len(theirs)}; {len(rows) - len(ours) - len(theirs)} are draws.",
