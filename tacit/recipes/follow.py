@@ -39,11 +39,15 @@ def follow(
     """
     torch.manual_seed(plan.seed)
     eyes, size = encoder or latents.encoder, latents.dim
+    if latents.of != "frames":
+        raise ValueError("This latent action model looks at states; follow acts by pictures, so train one on pictures.")
     if eyes is None:
         raise ValueError("This latent action model has no encoder for a policy to see with; give follow an encoder.")
     shown = data.select(source) if source else data
     shown = shown if carries(latents, shown) else label(latents, shown)
-    pilot = Cloning(encoder=eyes, features=eyes.dim, latent=size, past=past, tuned=encoder is not None)  # type: ignore[arg-type]
+    with torch.no_grad():  # by asking, for an encoder may give tokens
+        features = eyes(torch.zeros(1, 3, *data.spec.pictures, device=eyes.device)).flatten(1).shape[1]
+    pilot = Cloning(encoder=eyes, features=features, latent=size, past=past, tuned=encoder is not None)
     fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
     found, _ = decoder(latents, data, wishes=True)
     policy = Following(pilot=pilot, latents=latents, decoder=found)
