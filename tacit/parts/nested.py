@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from tacit.parts.quantize import Bottled, Bottleneck
 
+SETTLED = 0.9  # odds of keeping all once the order is settled
+
 
 class Nested(Bottleneck):
     """Any bottleneck as an ordered list of ``slots`` of which a sample keeps the first few (FlexLAM, nested dropout).
 
     In training a sample keeps all with the odds ``whole``, and else a number drawn evenly from 1 up or from the
-    ``powers`` of two; one learned vector stands for what is left out. Trained, ``budget`` slots are kept, all of them
-    where it is None; it may be set at any time. A code left out is the number past the last.
+    ``powers`` of two; one learned vector stands for what is left out. Over the first ``settle`` steps the odds of
+    keeping all come to ``SETTLED``: an order is found early, and what is dropped later bends the first slots, which
+    would each rather say all there is to say. Trained, ``budget`` slots are kept, all of them where it is None; it may
+    be set at any time. A code left out is the number past the last.
     """
 
     def __init__(
@@ -27,8 +31,11 @@ class Nested(Bottleneck):
         slots: int = 8,
         draw: Literal["even", "powers"] = "even",
         whole: float = 0.1,
+        settle: int = 0,
         budget: int | None = None,
     ) -> None:
+        if settle < 0:
+            raise ValueError(f"Nested was given {settle=}; it wants the steps in which its slots settle, 0 for never.")
         if slots < 2 or bottleneck.dim % slots or draw not in ("even", "powers") or not 0 < whole <= 1:
             raise ValueError(
                 f"Nested was given {slots=} for {bottleneck.dim} numbers, {draw=} and {whole=}; it wants 2 or more "
@@ -42,11 +49,14 @@ class Nested(Bottleneck):
                 "or tokens (or a multiple), or Nested fewer slots."
             )
         self.bottleneck, self.slots, self.draw, self.odds = bottleneck, slots, draw, whole
+        self.settle = settle
         self.width, self.dim, self.starts = bottleneck.width, bottleneck.dim, bottleneck.starts
         self.groups = getattr(bottleneck, "groups", 1)
         self.null = nn.Parameter(torch.zeros(self.piece))
         owners = torch.tensor([start // self.piece for start in self.starts], dtype=torch.int64)
         self.register_buffer("owners", owners, persistent=False)  # the slot of every symbol
+        if settle:
+            self.register_buffer("clock", torch.tensor(0))
         self.budget = budget
 
     @property
@@ -62,6 +72,11 @@ class Nested(Bottleneck):
         self.arguments = {**self.arguments, "budget": slots}  # as saved, so used
         left_out = slots is not None and slots < self.slots
         self.codes = self.bottleneck.codes + left_out if self.bottleneck.codes else 0
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.settle:
+            self.clock.add_(1)
 
     def bottle(self, x: Tensor) -> Bottled:
         found = self.bottleneck.bottle(x)
@@ -88,7 +103,13 @@ class Nested(Bottleneck):
             drawn = 2 ** torch.randint(self.slots.bit_length(), (batch,), device=device)
         else:
             drawn = torch.randint(1, self.slots + 1, (batch,), device=device)
-        return torch.where(torch.rand(batch, device=device) < self.odds, self.slots, drawn)
+        return torch.where(torch.rand(batch, device=device) < self._chance(), self.slots, drawn)
+
+    def _chance(self) -> Tensor | float:
+        """The odds of keeping all, by now."""
+        if not self.settle:
+            return self.odds
+        return self.odds + (SETTLED - self.odds) * (self.clock / self.settle).clamp(max=1)
 
     def _filled(self, z: Tensor, kept: Tensor) -> Tensor:
         return torch.where(kept.unsqueeze(-1), z.unflatten(1, (self.slots, self.piece)), self.null).flatten(1)

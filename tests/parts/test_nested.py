@@ -80,6 +80,20 @@ def test_prefixes_are_drawn_for_each_sample(draw: Any, slots: int, lengths: set[
         assert shares[k] == pytest.approx(0.25 * (k == slots) + 0.75 * (k in drawn) / len(drawn), abs=0.015)
 
 
+def test_more_is_kept_once_the_order_has_settled(tmp_path: Path) -> None:
+    part = marked(Nested(Free(4), slots=4, whole=0.1, settle=10)).train()
+    x = torch.randn(20_000, 4)
+    for steps, odds in ((0, 0.1), (5, 0.5), (5, 0.9), (10, 0.9)):
+        for _ in range(steps):
+            part.after_step()
+        whole = float((prefixes(part, part(x).z) == 4).float().mean())
+        assert whole == pytest.approx(odds + (1 - odds) / 4, abs=0.015)
+    assert int(Nested.load(part.save(tmp_path)).clock) == 20  # a run that goes on does not settle again
+    assert "clock" not in Nested(Free(4), slots=4).state_dict()
+    with pytest.raises(ValueError, match="settle"):
+        Nested(Free(4), slots=4, settle=-1)
+
+
 def test_only_what_is_kept_learns_and_the_null_learns_the_rest() -> None:
     part = Nested(Free(4), slots=4).train()
     x = torch.randn(64, 4, requires_grad=True)
