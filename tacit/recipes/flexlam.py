@@ -26,6 +26,7 @@ def flexlam(
     slots: int = 8,  # pieces of the latent, in order
     whole: float = 0.1,  # odds of keeping all of them in training
     draw: Literal["even", "powers"] = "even",  # how else their number is drawn
+    settle: int = 0,  # steps in which the order is found, after which nearly all samples keep all; 0 is never
     levels: tuple[int, ...] = (5, 5, 5),  # values that each number of a slot is rounded to
     bottleneck: Bottleneck | None = None,
     features: int = 256,
@@ -44,7 +45,7 @@ def flexlam(
     """
     torch.manual_seed(plan.seed)
     frame, inner = data.spec.pictures, bottleneck or FSQ(levels, groups=slots)
-    nested = Nested(inner, slots=slots, draw=draw, whole=whole)
+    nested = Nested(inner, slots=slots, draw=draw, whole=whole, settle=settle)
     latents = LatentActions(
         encoder=Strided(channels=3, frame=frame, width=channels, dim=features),
         inverse=Pair(features=features, dim=nested.width, width=neurons),
