@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import shlex
 import sys
 import time
@@ -26,16 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 from arms import BODIES, Arm
+from cells import kept, over
 
 from tacit import data as recordings
 from tacit.data.collect import collect
 from tacit.data.episodes import Episodes
 from tacit.evaluate.claim import Claim
-from tacit.evaluate.interval import Interval, mean, normalise
+from tacit.evaluate.interval import normalise
 from tacit.evaluate.probe import probe
 from tacit.evaluate.rollout import Chance, rollout
 from tacit.latents.model import LatentActions
-from tacit.part import write
 from tacit.policies.policy import Policy
 from tacit.recipes.bc import bc
 from tacit.recipes.follow import follow
@@ -156,31 +155,25 @@ def labels(room: Room, count: int | None, seed: int) -> int:
     return room.few(count, seed=seed).labelled
 
 
-def kept(room: Room, rooms: Sequence[Room], *, seed: int, home: Path) -> list[dict[str, Any]]:
+def done(room: Room, rooms: Sequence[Room], *, seed: int, home: Path) -> list[dict[str, Any]]:
     """A cell from the disk if it was finished with the same terms, else made and put there."""
-    path, terms = home / f"{room.body}-{seed}.json", asdict(room.terms)
-    if path.exists() and (told := json.loads(path.read_text()))["terms"] == terms:
-        return list(told["rows"])
-    began = time.perf_counter()
-    rows = cell(room, rooms, seed=seed, home=home)
-    write(path, lambda file: Path(file).write_text(json.dumps({"terms": terms, "rows": rows})))
-    line = {m: " ".join(f"{r['return']:.2f}" for r in rows if r["method"] == m) for m in (*METHODS, "all")}
-    print(f"{room.body}, seed {seed}, {time.perf_counter() - began:.0f} s: {line}", flush=True)
+    began, path = time.perf_counter(), home / f"{room.body}-{seed}.json"
+    rows, made = kept(path, asdict(room.terms), lambda: cell(room, rooms, seed=seed, home=home))
+    if made:
+        line = {m: " ".join(f"{r['return']:.2f}" for r in rows if r["method"] == m) for m in (*METHODS, "all")}
+        print(f"{room.body}, seed {seed}, {time.perf_counter() - began:.0f} s: {line}", flush=True)
     return rows
-
-
-def over(rows: Sequence[Mapping[str, Any]], **where: Any) -> Interval:
-    """The mean return of the rows that match, and its interval over seeds, each seed's mean over bodies one sample."""
-    some = [row for row in rows if all(row[k] == v for k, v in where.items())]
-    seeds = sorted({row["seed"] for row in some})
-    return mean([float(np.mean([row["return"] for row in some if row["seed"] == seed])) for seed in seeds])
 
 
 def ratios(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
     """How many times bc's mean return ours is at each budget; where bc earns nothing that is infinite, and so told."""
     told: dict[int, dict[str, Any]] = {}
     for count in TRAJECTORIES:
-        means = {m: over(rows, method=m, trajectories=count) for m in METHODS if any(r["method"] == m for r in rows)}
+        means = {
+            m: over(rows, "return", method=m, trajectories=count)
+            for m in METHODS
+            if any(r["method"] == m for r in rows)
+        }
         ours, theirs = means["ours"].value, means["bc"].value
         entry: dict[str, Any] = {m: {"mean": f.value, "low": f.low, "high": f.high} for m, f in means.items()}
         told[count] = entry | {
@@ -200,7 +193,7 @@ def sentence(told: Mapping[int, Mapping[str, Any]], rows: Sequence[Mapping[str, 
     said = f"A new body, each of {len(BODIES)} in turn, normalised return: " + "; ".join(parts) + ". "
     gain = {c: e["ours"]["mean"] - e["alone"]["mean"] for c, e in told.items()}
     said += "The other bodies' video adds " + ", ".join(f"{g:+.2f} at {c}" for c, g in gain.items())
-    return said + f" to ours; bc with every label earns {over(rows, method='all').value:.2f}."
+    return said + f" to ours; bc with every label earns {over(rows, 'return', method='all').value:.2f}."
 
 
 def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
@@ -212,11 +205,11 @@ def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
     for panel, name in zip(figure.subplots(1, len(BODIES) + 1, sharey=True), ["all bodies", *BODIES], strict=True):
         where = {} if name == "all bodies" else {"body": name}
         for shift, method in enumerate(m for m in METHODS if any(r["method"] == m for r in rows)):
-            points = [over(rows, method=method, trajectories=c, **where) for c in TRAJECTORIES]
+            points = [over(rows, "return", method=method, trajectories=c, **where) for c in TRAJECTORIES]
             at = np.arange(len(points)) + 0.06 * (shift - 2)
             panel.plot(at, [p.value for p in points], "o-", markersize=4, color=colours[method], label=method)
             panel.vlines(at, [p.low for p in points], [p.high for p in points], color=colours[method], linewidth=1)
-        panel.axhline(over(rows, method="all", **where).value, color="grey", linestyle=":", linewidth=1)
+        panel.axhline(over(rows, "return", method="all", **where).value, color="grey", linestyle=":", linewidth=1)
         panel.set_xticks(range(len(TRAJECTORIES)), TRAJECTORIES)
         panel.set_ylim(-0.3, 1.3)
         panel.set_title(name, fontsize=9)
@@ -235,7 +228,7 @@ def main() -> int:
     torch.set_num_threads(1)
     terms, seeds = Terms(unseen=asked.unseen), tuple(range(1, asked.seeds + 1))
     rooms = [Room(body, terms, asked.home) for body in BODIES]
-    rows = [row for s in seeds for room in rooms for row in kept(room, rooms, seed=s, home=asked.home)]
+    rows = [row for s in seeds for room in rooms for row in done(room, rooms, seed=s, home=asked.home)]
     for robot in (robot for room in rooms for robot in room.robots):
         robot.close()
     told = ratios(rows)

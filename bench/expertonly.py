@@ -14,7 +14,6 @@ lies in ``--home``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
@@ -25,18 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cells import kept, over
 
 from tacit import data as recordings
 from tacit.data.collect import collect, opened
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.claim import Claim
-from tacit.evaluate.interval import Interval, mean
 from tacit.evaluate.probe import probes
 from tacit.evaluate.rollout import rollout
 from tacit.latents.decode import decoder, gather
 from tacit.latents.model import LatentActions, label
-from tacit.part import write
 from tacit.parts.keypoints import Keypoints
 from tacit.recipes.clam import clam
 from tacit.recipes.follow import follow
@@ -115,11 +113,6 @@ def acted(model: LatentActions, some: Episodes, place: str, *, plan: Plan) -> fl
 
 def cell(place: str, name: str, method: str, *, seed: int, home: Path, steps: int) -> dict[str, Any]:
     """One recipe on one of the sets with one seed."""
-    path = home / "cells" / f"{place}-{name}-{method}-{seed}.json".replace("/", "-").replace(" ", "-")
-    settings = [steps, LABELS, PLAYED, repr(PLACES[place])]
-    if path.exists() and (told := json.loads(path.read_text()))["settings"] == settings:
-        return dict(told["row"])
-    began = time.perf_counter()
     data, held = (recordings.cache(recordings.open(folder(home, place, n))) for n in (name, "held"))
     warned = forewarned(lapo, data)["determinism"]
     plan = Plan(steps=steps, batch=64, seed=seed, device="cpu")
@@ -132,20 +125,20 @@ def cell(place: str, name: str, method: str, *, seed: int, home: Path, steps: in
     row |= {"probe with o": found["linear probe of z and o"], "decoded": decoded(model, some, held)}
     acts = place in ACTING and model.of == "frames"  # a follower of latents of states has pictures alone to act by
     row["success"] = acted(model, some, place, plan=plan.replace(rate=2e-3)) if acts else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, lambda file: Path(file).write_text(json.dumps({"settings": settings, "row": row})))
-    numbers = ", ".join(f"{k} {row[k]:.2f}" for k in ("r2", "probe", "decoded", "success") if row[k] is not None)
-    words = "warned" if row["warned"] else "not warned"
-    print(
-        f"{place}, {name}, {method}, seed {seed}: {words}; {numbers}; {time.perf_counter() - began:.0f} s", flush=True
-    )
     return row
 
 
-def over(rows: Sequence[Mapping[str, Any]], column: str, **where: Any) -> Interval:
-    """The mean over seeds, where there is such a number."""
-    some = [row for row in rows if all(row[k] == v for k, v in where.items())]
-    return mean([row[column] for row in some if row[column] is not None])
+def done(place: str, name: str, method: str, *, seed: int, home: Path, steps: int) -> list[dict[str, Any]]:
+    """A cell from the disk if it was finished with the same settings, else made and put there."""
+    path = home / "cells" / f"{place}-{name}-{method}-{seed}.json".replace("/", "-").replace(" ", "-")
+    began, settings = time.perf_counter(), [steps, LABELS, PLAYED, repr(PLACES[place])]
+    rows, made = kept(path, settings, lambda: [cell(place, name, method, seed=seed, home=home, steps=steps)])
+    if made:
+        row, spent = rows[0], time.perf_counter() - began
+        numbers = ", ".join(f"{k} {row[k]:.2f}" for k in ("r2", "probe", "decoded", "success") if row[k] is not None)
+        words = "warned" if row["warned"] else "not warned"
+        print(f"{place}, {name}, {method}, seed {seed}: {words}; {numbers}; {spent:.0f} s", flush=True)
+    return rows
 
 
 def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -222,11 +215,12 @@ def main() -> int:
     for place in given.environments:
         recorded(given.home, place)
     rows = [
-        cell(place, name, method, seed=seed, home=given.home, steps=given.steps)
+        row
         for seed in range(given.seeds)
         for place in given.environments
         for method in given.methods
         for name in SETS
+        for row in done(place, name, method, seed=seed, home=given.home, steps=given.steps)
     ]
     said = sentence(rows)
     print(said)

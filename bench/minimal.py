@@ -15,7 +15,6 @@ Killed, it goes on where it was; what is finished lies in ``--home``.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import kept, over
 from torch import Tensor
 
 from tacit import data as recordings
@@ -33,11 +33,9 @@ from tacit.data.collect import collect, exogenous
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.claim import Claim
-from tacit.evaluate.interval import Interval, mean
 from tacit.evaluate.probe import AGAIN, HELD, linear, network
 from tacit.latents.decode import decoder
 from tacit.latents.supervised import Supervised
-from tacit.part import write
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.outputs import Head
 from tacit.recipes.laom import laom
@@ -189,10 +187,6 @@ def explained(said: np.ndarray, wanted: np.ndarray) -> float:
 
 def cell(name: str, method: str, seed: int, *, home: Path, steps: int) -> list[dict[str, Any]]:
     """One recipe in one environment with one seed: a row for its whole latent, and one for what labels read of it."""
-    path = home / "cells" / f"{name}-{method}-{seed}.json".replace("/", "-").replace(" ", "")
-    settings = [steps, MOST, repr(PLACES[name])]
-    if path.exists() and (told := json.loads(path.read_text()))["settings"] == settings:
-        return list(told["rows"])
     began, folder = time.perf_counter(), home / name.replace("/", "-")
     few, held = parted(folder, seed=seed)
     model = METHODS[method](few, steps, seed=seed).eval()
@@ -200,16 +194,18 @@ def cell(name: str, method: str, seed: int, *, home: Path, steps: int) -> list[d
     views = {method: Recalled(model)} | ({} if method == "idm" else {f"{method}, read by labels": Readout(model, few)})
     facts = {"environment": name, "recipe": method, "seed": seed, "labels": few.labelled, "episodes": len(few)}
     facts["labelled episodes"] = int(np.logical_or.reduceat(few.mask, few.starts).sum())
-    rows = [facts | {"method": k, **judged(v, held, tracks), "training": round(spent, 1)} for k, v in views.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, lambda file: Path(file).write_text(json.dumps({"settings": settings, "rows": rows})))
-    told = "; ".join(f"{r['method']}: action {r['action']:.2f}, exogenous {r['exogenous']:.2f}" for r in rows)
-    print(f"{name}, seed {seed}, {time.perf_counter() - began:.0f} s. {told}", flush=True)
+    return [facts | {"method": k, **judged(v, held, tracks), "training": round(spent, 1)} for k, v in views.items()]
+
+
+def done(name: str, method: str, seed: int, *, home: Path, steps: int) -> list[dict[str, Any]]:
+    """A cell from the disk if it was finished with the same settings, else made and put there."""
+    path = home / "cells" / f"{name}-{method}-{seed}.json".replace("/", "-").replace(" ", "")
+    began, settings = time.perf_counter(), [steps, MOST, repr(PLACES[name])]
+    rows, made = kept(path, settings, lambda: cell(name, method, seed, home=home, steps=steps))
+    if made:
+        told = "; ".join(f"{r['method']}: action {r['action']:.2f}, exogenous {r['exogenous']:.2f}" for r in rows)
+        print(f"{name}, seed {seed}, {time.perf_counter() - began:.0f} s. {told}", flush=True)
     return rows
-
-
-def over(rows: Sequence[Mapping[str, Any]], column: str, **where: Any) -> Interval:
-    return mean([row[column] for row in rows if all(row[k] == v for k, v in where.items())])
 
 
 def sentence(rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> str:
@@ -266,7 +262,7 @@ def main() -> int:
         for seed in range(given.seeds)
         for name in given.environments
         for method in given.methods
-        for row in cell(name, method, seed, home=given.home, steps=given.steps)
+        for row in done(name, method, seed, home=given.home, steps=given.steps)
     ]
     if not given.out:
         return 0

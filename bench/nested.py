@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import shlex
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import kept, over
 from torch import Tensor
 
 from tacit.clip import Clip
@@ -30,14 +30,13 @@ from tacit.data.collect import collect, opened
 from tacit.data.episodes import Episodes
 from tacit.envs.simulator import Simulator
 from tacit.evaluate.claim import Claim
-from tacit.evaluate.interval import Interval, mean, normalise
+from tacit.evaluate.interval import normalise
 from tacit.evaluate.probe import probe
 from tacit.evaluate.rollout import Chance, rollout
 from tacit.latents.decode import Decoder, decoder
 from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions, label
 from tacit.latents.stated import Stated
-from tacit.part import write
 from tacit.parts.mlp import Layers
 from tacit.parts.nested import Nested
 from tacit.parts.quantize import Bottleneck, Free
@@ -233,27 +232,16 @@ def cell(name: str, seed: int, terms: Terms) -> list[dict[str, Any]]:
     return [{"environment": name, "seed": seed} | row for row in rows]
 
 
-def kept(name: str, seed: int, terms: Terms, home: Path) -> list[dict[str, Any]]:
+def done(name: str, seed: int, terms: Terms, home: Path) -> list[dict[str, Any]]:
     """A cell from the disk if it was finished with the same terms, else made and put there."""
-    path = home / f"{name.replace('/', '-')}-{seed}.json"
-    if path.exists() and (told := json.loads(path.read_text()))["terms"] == asdict(terms):
-        return list(told["rows"])
-    began = time.perf_counter()
-    rows = cell(name, seed, terms)
-    seconds = round(time.perf_counter() - began, 1)
-    home.mkdir(parents=True, exist_ok=True)
-    write(path, lambda file: Path(file).write_text(json.dumps({"terms": asdict(terms), "rows": rows})))
-    short = {m: " ".join(f"{r['probe']:.2f}/{r['return']:.2f}" for r in rows if r["method"] == m) for m in METHODS}
-    other = " ".join(f"{r['probe']:.2f}" for r in rows if r["method"] == "unsettled")
-    print(f"{name}, seed {seed}, {seconds} s: probe/return at {BUDGETS}: {short}, unsettled {other}", flush=True)
+    began, path = time.perf_counter(), home / f"{name.replace('/', '-')}-{seed}.json"
+    rows, made = kept(path, asdict(terms), lambda: cell(name, seed, terms))
+    if made:
+        short = {m: " ".join(f"{r['probe']:.2f}/{r['return']:.2f}" for r in rows if r["method"] == m) for m in METHODS}
+        other = " ".join(f"{r['probe']:.2f}" for r in rows if r["method"] == "unsettled")
+        line = f"probe/return at {BUDGETS}: {short}, unsettled {other}"
+        print(f"{name}, seed {seed}, {time.perf_counter() - began:.0f} s: {line}", flush=True)
     return rows
-
-
-def over(rows: Sequence[Mapping[str, Any]], column: str, **where: Any) -> Interval:
-    """The mean of a column over seeds of the rows that match; of several environments, of each seed's mean."""
-    some = [row for row in rows if all(row[k] == v for k, v in where.items())]
-    seeds = sorted({row["seed"] for row in some})
-    return mean([float(np.mean([row[column] for row in some if row["seed"] == seed])) for seed in seeds])
 
 
 def gaps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -331,7 +319,7 @@ def main() -> int:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     terms, seeds = Terms(draw=asked.draw), tuple(range(20, 20 + asked.seeds))
-    rows = [row for name in asked.environments for seed in seeds for row in kept(name, seed, terms, asked.home)]
+    rows = [row for name in asked.environments for seed in seeds for row in done(name, seed, terms, asked.home)]
     told = gaps(rows)
     said = sentence(told) + unsettled(rows)
     print(said)
