@@ -219,6 +219,11 @@ def pasts(time: int, past: int, *, device: torch.device | None = None) -> Tensor
     return index.clamp(min=0)
 
 
+def stacked(frames: Tensor, count: int) -> Tensor:
+    """Each of ``frames`` (B, T, C, ...) and those before it, ``count`` in all, as one of more channels, itself last."""
+    return frames if count == 1 else frames[:, pasts(frames.shape[1], count - 1, device=frames.device)].flatten(2, 3)
+
+
 def floats(frames: Tensor) -> Tensor:
     """Frames as floats in [-0.5, 0.5]: bytes stay bytes until the device, and this is where they stop being bytes."""
     return frames.float().div(255).sub(0.5) if frames.dtype == torch.uint8 else frames.sub(0.5)

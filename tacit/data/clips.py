@@ -27,9 +27,9 @@ class Clips:
 
     Windows start every ``stride`` frames. With ``gap`` g a clip holds every g-th frame; between such frames lie g
     actions, not one, so ``actions``, ``latents``, ``rewards`` and ``mask`` are then ``None``. ``labelled`` is the share
-    of every batch drawn from windows that hold at least one label. Below a ``balance`` of 1 small sources are drawn
-    from more often than their size says: each as often as its number of windows to that power, at 0 all alike. With
-    ``device`` all columns live there, if they fit, and gathers happen there.
+    of every batch drawn from windows that hold at least one label, from their transition ``after`` on. Below a
+    ``balance`` of 1 small sources are drawn from more often than their size says: each as often as its number of
+    windows to that power, at 0 all alike. With ``device`` all columns live there, if they fit, and are gathered there.
     """
 
     def __init__(
@@ -39,16 +39,19 @@ class Clips:
         *,
         stride: int = 1,
         labelled: float = 0.0,
+        after: int = 0,
         gap: int = 1,
         balance: float = 1.0,
         device: torch.device | str | None = None,
     ) -> None:
-        if length < 1 or stride < 1 or gap < 1 or not 0 <= labelled <= 1 or not 0 <= balance <= 1:
+        if length < 1 or stride < 1 or gap < 1 or after < 0 or not 0 <= labelled <= 1 or not 0 <= balance <= 1:
             raise ValueError(
-                f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}, balance {balance}; "
-                "the first three must be at least 1, labelled a share and balance a power in [0, 1]."
+                f"Clips of length {length}, stride {stride}, gap {gap}, labelled {labelled}, after {after}, "
+                f"balance {balance}; the first three must be at least 1, after at least 0, labelled a share and "
+                "balance a power in [0, 1]."
             )
         drawn = f"clips of length {length}, stride {stride}, gap {gap}, labelled {float(labelled)}"
+        drawn += f", labels after {after}" if after else ""
         drawn += f", balance {float(balance)}" if balance < 1 else ""
         # What training on these sees, in words, so that a run begun with other clips says what differs.
         self.prints, self.fingerprint = episodes.prints, f"{drawn}, of {episodes.fingerprint}"
@@ -68,7 +71,7 @@ class Clips:
         self._mask: np.ndarray | None = None
         if gap == 1 and self.spec.space is not None:
             self._mask = episodes.mask
-        self._lucky = self._with_labels()
+        self._lucky = self._with_labels(after)
         self._fair: list[_Fair] = []  # by lane: of all windows, and of those that hold labels
         if balance < 1:
             which = np.unique(episodes.sources, return_inverse=True)[1][self._owner]
@@ -86,16 +89,17 @@ class Clips:
         if self.device is not None:
             self._move(self.device)
 
-    def _with_labels(self) -> np.ndarray:
+    def _with_labels(self, after: int) -> np.ndarray:
         if self._mask is None:
             lucky = np.zeros(0, np.int64)
         else:
-            seen = np.concatenate([[0], np.cumsum(self._mask)])
-            lucky = np.flatnonzero(seen[self._starts + self.length - 1] > seen[self._starts])
+            seen, last = np.concatenate([[0], np.cumsum(self._mask)]), self.length - 1
+            lucky = np.flatnonzero(seen[self._starts + last] > seen[self._starts + min(after, last)])
         if self.share and not len(lucky):
             raise ValueError(
                 f"A share {self.share} of labelled clips was asked for, but no window of {self.length} frames (gap "
-                f"{self.gap}) holds a label. Keep labels with keep_labels, or ask for labelled=0."
+                f"{self.gap}) holds a label{f' from transition {after} on' if after else ''}. Keep labels with "
+                "keep_labels, or ask for labelled=0."
             )
         return lucky
 
@@ -109,7 +113,7 @@ class Clips:
 
     @property
     def labelled(self) -> np.ndarray:
-        """The windows that hold at least one label."""
+        """The windows that hold at least one label that counts."""
         return self._lucky
 
     def batch(self, rows: np.ndarray | Sequence[int]) -> Clip:

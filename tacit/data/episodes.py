@@ -336,6 +336,7 @@ class Episodes:
         *,
         stride: int = 1,
         labelled: float = 0.0,
+        after: int = 0,
         gap: int = 1,
         balance: float = 1.0,
         device: str | None = None,
@@ -350,4 +351,5 @@ class Episodes:
                     "Streamed clips come as they come: no share of labelled ones, no gap, no balance. Use a cache."
                 )
             return Streamed(self, length, stride=stride, buffer=self.buffer)
-        return Clips(self, length, stride=stride, labelled=labelled, gap=gap, balance=balance, device=device)
+        drawn: dict[str, Any] = {"stride": stride, "labelled": labelled, "after": after, "gap": gap, "balance": balance}
+        return Clips(self, length, **drawn, device=device)

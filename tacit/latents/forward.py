@@ -42,6 +42,10 @@ class Painted(Pixels):
         super().__init__()
         self.net = UNet(channels=3 * frames, frame=frame, base=base, dim=dim)
 
+    def wanted(self, frames: Tensor) -> Tensor:
+        """The next pictures alone, of those that come with others before them in one stack."""
+        return frames[:, -3:]
+
     def forward(self, seen: Tensor, features: Tensor, z: Tensor) -> Tensor:
         return self.net(seen.flatten(1, 2), z)
 

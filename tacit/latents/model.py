@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Episode, each, floats, pasts
+from tacit.clip import Clip, Episode, each, floats, pasts, stacked
 from tacit.data.augment import jitter as lit
 from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
@@ -50,14 +50,15 @@ class Step(NamedTuple):
 class LatentActions(Part):
     """Finds the latent action ``z`` between two frames by asking what a forward model must be told to reach the second.
 
-    ``past`` more frames are seen before the present one. In training the goal lies up to ``reach`` steps ahead; the
-    forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). With ``along``, of an inverse and a
-    forward model that go through time causally, every transition of a clip is learnt from at once. ``shift`` moves the
-    inverse's pictures, all of a sample alike, by up to so many pixels, which the forward model's are not: then ``z``
-    cannot say where things are, only what changes; ``cyclic`` brings back on the other side what leaves the picture.
-    ``jitter`` makes each sample's pictures, all alike and for both models, brighter or darker by up to that share.
-    Of ``views`` cameras, whose pictures lie side by side, one leads another's picture on in training, and in use the
-    first its own: ``z`` says nothing that only one of them sees.
+    ``past`` more frames are seen before the present one, each for itself; with ``stack`` the encoder sees every frame
+    with those just before it as one picture of more channels. In training the goal lies up to ``reach`` steps ahead;
+    the forward model predicts it, or, with ``ahead=False``, the very next frame (LAOM). With ``along``, of an inverse
+    and a forward model that go through time causally, every transition of a clip is learnt from at once. ``shift``
+    moves the inverse's pictures, all of a sample alike, by up to so many pixels, which the forward model's are not:
+    then ``z`` cannot say where things are, only what changes; ``cyclic`` brings back on the other side what leaves the
+    picture. ``jitter`` makes each sample's pictures, all alike and for both models, brighter or darker by up to that
+    share. Of ``views`` cameras, whose pictures lie side by side, one leads another's picture on in training, and in use
+    the first its own: ``z`` says nothing that only one of them sees.
     ``label`` is a head that reads true actions from ``z`` where they are known; ``signals`` are further costs;
     ``language`` makes tokens of an episode's text for both models. ``of`` says what is looked at.
     """
@@ -74,6 +75,7 @@ class LatentActions(Part):
         signals: Sequence[Part] = (),
         of: Literal["frames", "state"] = "frames",
         past: int = 0,
+        stack: int = 1,
         reach: int = 1,
         ahead: bool = True,
         along: bool = False,
@@ -91,10 +93,15 @@ class LatentActions(Part):
             )
         if views < 1 or views > 1 and (of == "state" or not ahead):
             raise ValueError(f"Given {views=}, {of=}, {ahead=}; several views are of pictures, and look ahead.")
+        if stack < 1 or stack > 1 and (along or views > 1 or encoder is None or of == "state"):
+            raise ValueError(
+                f"Given {stack=}, {along=}, {views=}, {of=}; what is stacked is one view's pictures, for an encoder."
+            )
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
         self.signals = nn.ModuleList(signals)
-        self.of, self.past, self.reach, self.ahead, self.along = of, past, reach, ahead, along
+        self.of, self.stack, self.reach, self.ahead, self.along = of, stack, reach, ahead, along
+        self.past = past + stack - 1  # how many frames before the present one are needed, in either way
         self.shift, self.cyclic, self.jitter, self.views, self.weight = shift, cyclic, jitter, views, weight
         self.dim: int = bottleneck.dim  # type: ignore[assignment]
         self.register_buffer("scale", torch.tensor(0.0))  # mean squared change between frames: the unit of the loss
@@ -136,8 +143,8 @@ class LatentActions(Part):
         rows = torch.arange(len(clip), device=clip.device)
         steps = torch.randint(1, self.reach + 1, (len(clip),), device=clip.device)
         steps = steps if known is None else torch.where(known, 1, steps)
-        raw = self.raw(clip)
-        pair = torch.cat([raw[:, : self.past + 1], raw[rows, self.past + steps][:, None]], 1)
+        raw = stacked(self.raw(clip), self.stack)
+        pair = torch.cat([raw[:, self.stack - 1 : self.past + 1], raw[rows, self.past + steps][:, None]], 1)
         seen, features, viewed = self._both(pair)
         told = self._told(clip)
         found = self.bottleneck(self.inverse(viewed[:, :-1], viewed[:, -1], **told))
@@ -204,8 +211,7 @@ class LatentActions(Part):
 
     def targets(self, clip: Clip) -> Tensor:
         """What ``predict`` should have said, (B, T-1, ...)."""
-        after = self._values(self._first(self.raw(clip)))[:, 1:]
-        return each(self.onward.wanted, after)  # type: ignore[arg-type]
+        return each(self.onward.wanted, self._shown(clip)[:, 1:])  # type: ignore[arg-type]
 
     def features(self, clip: Clip) -> Tensor:
         """What the encoder sees in each frame, flat: (B, T, F); without an encoder, a picture of eight by eight."""
@@ -235,8 +241,12 @@ class LatentActions(Part):
         return raw.float() if self.of == "state" else floats(raw)
 
     def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        frames = self._values(self._first(self.raw(clip)))
+        frames = self._shown(clip)
         return frames, self._features(frames)
+
+    def _shown(self, clip: Clip) -> Tensor:
+        """Every moment of a clip as the encoder is shown it."""
+        return self._values(stacked(self._first(self.raw(clip)), self.stack))
 
     def _both(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is looked at, its features, and those that the inverse model has: of moved pictures, of another view."""
@@ -274,8 +284,8 @@ class LatentActions(Part):
         return {"told": words.to(clip.device).repeat_interleave(times, 0)}
 
     def _pasts(self, x: Tensor) -> Tensor:
-        """For every frame but the last, it and the ``past`` before it; before the first there is only the first."""
-        return x[:, pasts(x.shape[1] - 1, self.past, device=x.device)].flatten(0, 1)
+        """For every frame but the last, it and those before it; before the first there is only the first."""
+        return x[:, pasts(x.shape[1] - 1, self.past + 1 - self.stack, device=x.device)].flatten(0, 1)
 
     def _rolled(self, part: Part, clip: Clip, *given: Tensor, size: int) -> Tensor:
         """What ``part`` says along the clip where it is never shown more than ``size`` moments: first few, then all."""

@@ -40,7 +40,7 @@ def recall(observation: Clip, memory: Memory | None, *, past: int) -> tuple[Tens
     before = memory.get("frames") if memory else None
     if before is None:
         before = now.expand(-1, past, -1, -1, -1)
-    slot = torch.arange(past, device=now.device) >= past - count[:, None]  # True where a frame was really seen
-    before = torch.where(slot[..., None, None, None], before.to(now.device), now)
+    begun = (count > 0)[:, None, None, None, None]  # what a memory holds of an episode before this one is not looked at
+    before = torch.where(begun, before.to(now.device), now)
     window = torch.cat([before, now], 1)
     return window, count, {"count": (count + 1).clamp(max=past), "frames": window[:, 1:]}

@@ -68,5 +68,5 @@ def clam(
         bottleneck=Free(dim), forward=forward, label=head, weight=weight, past=past,
         of="state" if states else "frames",
     )  # fmt: skip
-    clips = data.clips(latents.length, labelled=labelled)
+    clips = data.clips(latents.length, labelled=labelled, after=latents.past)
     return fit(latents, clips, out, plan, about={"recipe": "clam"})

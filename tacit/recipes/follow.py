@@ -46,9 +46,12 @@ def follow(
     shown = data.select(source) if source else data
     shown = shown if carries(latents, shown) else label(latents, shown)
     with torch.no_grad():  # by asking, for an encoder may give tokens
-        features = eyes(torch.zeros(1, 3, *data.spec.pictures, device=eyes.device)).flatten(1).shape[1]
-    pilot = Cloning(encoder=eyes, features=features, latent=size, past=past, tuned=encoder is not None)
-    fit(pilot, shown.unlabelled().clips(past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
+        channels = getattr(eyes, "channels", 3)
+        features = eyes(torch.zeros(1, channels, *data.spec.pictures, device=eyes.device)).flatten(1).shape[1]
+    pilot = Cloning(
+        encoder=eyes, features=features, latent=size, past=past, stack=channels // 3, tuned=encoder is not None
+    )
+    fit(pilot, shown.unlabelled().clips(pilot.past + 2), out and out / "pilot", plan, about={"recipe": "follow"})
     found, _ = decoder(latents, data, wishes=True)
     policy = Following(pilot=pilot, latents=latents, decoder=found)
     policy.seen = latents.seen | pilot.seen | frozenset(data.prints)

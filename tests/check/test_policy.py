@@ -17,6 +17,7 @@ from tacit.latents.decode import decoder
 from tacit.latents.forward import Moved
 from tacit.latents.inverse import Difference
 from tacit.latents.model import LatentActions, label
+from tacit.parts.conv import Strided
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.quantize import Free
 from tacit.policies.chunked import Chunked
@@ -46,6 +47,20 @@ def eyes() -> Keypoints:
 def test_cloning_of_actions_keeps_its_promises(space: Space, past: int) -> None:
     policy = Cloning(encoder=eyes(), features=4, space=space, past=past, width=16)
     check_policy(policy, clip(space.discrete), space=space)
+
+
+def test_the_first_frame_stands_for_all_before_it_in_training_as_in_use() -> None:
+    """Also where the encoder sees frames in stacks: as they are cloned, so they are acted on, from the first step."""
+    stacked = Strided(channels=6, frame=SIDE, width=4, dim=4)
+    policy = Cloning(encoder=stacked, features=4, space=PLANE, past=2, stack=2, width=16).eval()
+    given, memory, said = clip(), policy.start(len(clip())), list[Tensor]()
+    padded = torch.cat([given.frames[:, :1].expand(-1, 3, -1, -1, -1), given.frames], 1)  # type: ignore[index]
+    for t in range(given.time):
+        action, memory = policy.act(given.steps(t, t + 1), memory)
+        torch.testing.assert_close(action, policy.said(padded[:, t : t + 4]))
+        said.append(action)
+    taught = given.replace(actions=torch.stack(said, 1)[:, :-1].detach(), mask=torch.ones_like(given.mask))  # type: ignore[arg-type]
+    assert policy.loss(taught)[1]["miss"] < 1e-9
 
 
 def test_cloning_of_latents_and_following_them_keep_their_promises() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tacit.check import check_latents
-from tacit.clip import Clip, Space
+from tacit.clip import Clip, Space, each, floats
 from tacit.latents.foresight import Features, Rolled
-from tacit.latents.forward import Change
+from tacit.latents.forward import Change, Painted
 from tacit.latents.hindsight import Reader, Window
 from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions
@@ -243,3 +243,31 @@ def test_in_use_the_first_view_is_read_and_led_on() -> None:
     check_latents(sided(), Clip(frames=frames))
     with pytest.raises(ValueError, match="several views are of pictures"):
         sided(ahead=False)
+
+
+def stacking(**more: Any) -> LatentActions:
+    torch.manual_seed(0)
+    parts = {
+        "encoder": Strided(channels=9, frame=(8, 8), width=4, dim=8),
+        "inverse": Between(features=8, dim=2, width=16),
+        "bottleneck": Free(2),
+        "forward": Painted(frame=(8, 8), frames=3, dim=2, base=4),
+    }
+    return LatentActions(**{**parts, "stack": 3, "reach": 2, **more})
+
+
+def test_a_stack_is_each_frame_with_those_before_it() -> None:
+    model, frames = stacking().eval(), torch.randint(256, (2, 6, 3, 8, 8), dtype=torch.uint8)
+    first, clip = frames[:, :1], Clip(frames=frames)
+    padded = torch.cat([first, first, frames], 1)
+    by_hand = torch.stack([padded[:, t : t + 3].flatten(1, 2) for t in range(6)], 1)
+    torch.testing.assert_close(model.features(clip), each(model.encoder, floats(by_hand)))
+    assert torch.equal(model.targets(clip), floats(frames)[:, 1:]), "of a stack only the newest picture is painted"
+    assert model.past == 2 and model.length == 5
+    torch.testing.assert_close(model.infer(clip)[:, 3:], model.infer(clip.steps(1, 6))[:, 2:])
+
+
+def test_what_cannot_be_stacked_is_refused() -> None:
+    for wrong in ({"stack": 0}, {"views": 2}, {"of": "state"}, {"encoder": None}):
+        with pytest.raises(ValueError, match="what is stacked is one view's pictures"):
+            stacking(**wrong)

@@ -200,10 +200,11 @@ def test_every_label_in_a_batch_teaches(data: Episodes) -> None:
     """A label anywhere in a clip of many frames brought the clip in; it must also be what the clip is used for."""
     model = laom.laom(data, None, plan=Plan(steps=1, batch=4), labelled=0.5, **{**laom.TINY, "reach": 3})
     few = data.keep_labels(64, stretch=4, seed=1)
-    clip = few.clips(model.length, labelled=1.0).batch(few.clips(model.length, labelled=1.0).labelled)
+    clips = few.clips(model.length, labelled=1.0, after=model.past)
+    clip = clips.batch(clips.labelled)
     moved, known = model._at_labels(clip)
     assert known.all() and moved.mask is not None and moved.mask[:, model.past].all()
-    where = clip.mask.int().argmax(1)  # type: ignore[union-attr]
-    rows = torch.arange(len(clip))
-    assert (where > 0).any() and (moved.actions[:, 0] == clip.actions[rows, where]).all()  # type: ignore[index]
-    assert (moved.frames[:, 1] == clip.frames[rows, where + 1]).all()  # type: ignore[index]
+    rows, past = torch.arange(len(clip)), model.past
+    where = past + clip.mask[:, past:].int().argmax(1)  # type: ignore[index]
+    assert (where > past).any() and (moved.actions[:, past] == clip.actions[rows, where]).all()  # type: ignore[index]
+    assert (moved.frames[:, past + 1] == clip.frames[rows, where + 1]).all()  # type: ignore[index]
