@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import over
 from defects import DEFECTS, NATURAL, PLACES, SHARE, STRUCTURAL, Place, recorded
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,7 +34,7 @@ from tacit.data.curate import LOOKS, SCORES, keep
 from tacit.data.episodes import Episodes
 from tacit.envs.simulator import Simulator
 from tacit.evaluate.claim import Claim
-from tacit.evaluate.interval import Interval, mean
+from tacit.evaluate.interval import Interval
 from tacit.evaluate.rollout import Chance, rollout
 from tacit.part import write
 from tacit.parts.mlp import Layers
@@ -180,16 +181,9 @@ def run(cells: Sequence[tuple[str, str, int]], out: Path, *, workers: int) -> li
     return [found[at] for at in cells]
 
 
-def over_seeds(rows: Sequence[Mapping[str, Any]], column: str, **where: Any) -> Interval:
-    """The mean of a column over the rows that match, and its interval over seeds: each seed's mean is one sample."""
-    some = [row for row in rows if all(row[k] == v for k, v in where.items())]
-    seeds = sorted({row["seed"] for row in some})
-    return mean([float(np.mean([row[column] for row in some if row["seed"] == seed])) for seed in seeds])
-
-
 def best(rows: Sequence[Mapping[str, Any]], defect: str, *, looks: tuple[str, ...]) -> tuple[str, Interval]:
     """The score of a kind that finds a defect best over all environments: chosen in hindsight, which favours it."""
-    found = {m: over_seeds(rows, "auroc", defect=defect, method=m) for m in SCORES if LOOKS[m] in looks}
+    found = {m: over(rows, "auroc", defect=defect, method=m) for m in SCORES if LOOKS[m] in looks}
     return max(found.items(), key=lambda item: item[1].value)
 
 
@@ -211,7 +205,7 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def worth(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a policy of what each score keeps returns, beside one of the clean episodes alone."""
-    found = {m: over_seeds(rows, "of clean", method=m) for m in [*SCORES, "keep all"]}
+    found = {m: over(rows, "of clean", method=m) for m in [*SCORES, "keep all"]}
     return {m: {"mean": f.value, "low": f.low, "high": f.high} for m, f in found.items()}
 
 
@@ -227,7 +221,7 @@ def sentence(told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         best = {d: told[d][kind] for d in told}
         said += f"{kind}, " + ", ".join(f"{d} {e['word']} ({e['method']} {e['auroc']:.2f})" for d, e in best.items())
         said += "; "
-    scores = {m: over_seeds(rows, "of clean", method=m) for m in [*SCORES, "keep all"]}
+    scores = {m: over(rows, "of clean", method=m) for m in [*SCORES, "keep all"]}
     top = max(SCORES, key=lambda m: scores[m].value)
     gain = f"Of the return of a policy of clean data alone, all data give {scores['keep all'].value:.2f}, "
     gain += f"random dropping {scores['chance'].value:.2f}, the best score ({top}) {scores[top].value:.2f}."
@@ -243,9 +237,7 @@ def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
     methods = [*SCORES, "keep all", "keep clean"]
     for panel, place in zip(maps, places, strict=True):
         defects = [d for d in DEFECTS if any(r["defect"] == d and r["environment"] == place for r in rows)]
-        found = [
-            [over_seeds(rows, "auroc", environment=place, defect=d, method=m).value for d in defects] for m in SCORES
-        ]
+        found = [[over(rows, "auroc", environment=place, defect=d, method=m).value for d in defects] for m in SCORES]
         panel.imshow(found, vmin=0, vmax=1, cmap="RdYlBu", aspect="auto")
         for (i, j), value in np.ndenumerate(found):
             shade = "white" if abs(value - 0.5) > 0.35 else "black"
@@ -256,11 +248,11 @@ def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
     maps[0].set_yticks(range(len(methods)), [m.replace("_", " ") + looks.get(LOOKS.get(m, ""), "") for m in methods])
     maps[0].set_ylim(len(methods) - 0.5, -0.5)
     for i, method in enumerate(methods):
-        found = over_seeds(rows, "of clean", method=method)
+        found = over(rows, "of clean", method=method)
         gains.plot(found.value, i, "o", color="#2a6f97" if method in SCORES else "black")
         if found.known:
             gains.plot([found.low, found.high], [i, i], color="grey", linewidth=1)
-    gains.axvline(over_seeds(rows, "of clean", method="keep all").value, color="grey", linestyle=":", linewidth=1)
+    gains.axvline(over(rows, "of clean", method="keep all").value, color="grey", linestyle=":", linewidth=1)
     gains.set_title("return of a policy of what is kept\n(1: of the clean alone; dots: of all)", fontsize=9)
     figure.supxlabel(
         "chance that a clean episode scores above a defective one (a: sees actions, s: states)", fontsize=8

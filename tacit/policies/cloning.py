@@ -48,7 +48,7 @@ class Cloning(Policy):
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
         time = clip.time - 1
         index = pasts(time, self.past + 1 - self.stack)
-        features = self._encoded(clip.frames[:, :-1])[:, index].flatten(0, 1).flatten(1)  # type: ignore[arg-type]
+        features = self._encoded(clip.frames[:, :-1])[:, index].flatten(0, 1).flatten(1)  # type: ignore[index]
         if self.latent:
             wanted = clip.latents.flatten(0, 1)  # type: ignore[union-attr]
             if self.training and not self.fitted:  # the first batch sets the unit, once
