@@ -107,6 +107,11 @@ class Distract(Simulator):
         self._random.bit_generator.state = snapshot.random
         self.steps = snapshot.steps
 
+    def stir(self, seed: int) -> bool:
+        self.inside.stir(seed)
+        self._random = np.random.default_rng([seed, 15])
+        return True
+
     def close(self) -> None:
         self.inside.close()
 

@@ -178,5 +178,9 @@ class Dots(Simulator):
     def restore(self, snapshot: Any) -> None:
         self.steps, self._position, self._goal, self._exogenous, self._random.bit_generator.state = snapshot
 
+    def stir(self, seed: int) -> bool:
+        self._random = np.random.default_rng([seed, 15])
+        return bool(self.board.distractor)
+
     def play(self, *, seed: int = 0) -> Play:
         return Play(seed=seed, hold=1.0, guided=0.0)

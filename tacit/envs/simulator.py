@@ -67,6 +67,10 @@ class Simulator(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """The state no action can move (a distractor's), where it is known."""
         return None
 
+    def stir(self, seed: int) -> bool:
+        """Let what no action moves draw other numbers from here on; False where there is no such thing to stir."""
+        return False
+
     @property
     def action_space(self) -> gymnasium.Space[Any]:  # type: ignore[override]
         if self.space.discrete:
