@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console, Group
 
-from tacit import __version__, commands, comparing
+from tacit import __version__, checking, commands, comparing
 from tacit.datasets import VERBS
 from tacit.info import Told, Unknown, cards, info, listed, recipes
 
@@ -35,6 +35,7 @@ Learns to act from recordings that carry no action labels.
   train      train latent actions, or a policy, by a recipe
   label      write down the latent actions that a model finds in a dataset
   evaluate   let a policy act, or judge latent actions on held-out episodes
+  check      is this latent action model any good? ten numbers and a verdict
   compare    recipes x data x seeds: probes, acting and cost in one table
 
 [bold]What is here[/]
@@ -190,6 +191,7 @@ COMMANDS: dict[str, Callable[..., Told]] = {
     "train": _train,
     "label": commands.label,
     "evaluate": commands.evaluate,
+    "check": checking.check,
     "compare": _compare,
     "info": info,
     "recipes": recipes,

@@ -9,6 +9,8 @@ import inspect
 import json
 import math
 import os
+import runpy
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -283,3 +285,20 @@ def ours(module: str, name: str) -> Any:
     if not module.startswith("tacit."):
         raise ImportError(f"{module} is none of tacit's own modules.")
     return getattr(importlib.import_module(module), name)
+
+
+def function(path: str | Path, name: str) -> Callable[..., Any]:
+    """A function of a user's own file, which may import what lies beside it."""
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; wanted FILE.py:FUNCTION.")
+    sys.path.insert(0, str(file.parent.resolve()))
+    try:
+        found = runpy.run_path(str(file), run_name=file.stem)
+    finally:
+        sys.path.pop(0)
+    own = {k: v for k, v in found.items() if callable(v) and getattr(v, "__module__", "") == file.stem}
+    if name not in own:
+        known = sorted(k for k in own if not k.startswith("_"))
+        raise ValueError(f"{file} has no function {name!r}; it has {', '.join(known) or 'none'}.")
+    return own[name]  # type: ignore[no-any-return]

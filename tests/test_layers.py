@@ -43,6 +43,7 @@ USES["cell"] = {*USES} - {"demo"}
 USES["comparison"] = {*USES} - {"demo"}
 USES["commands"] = {*USES, "commands"}
 USES["seen"] = {*USES}
+USES["checking"] = {*USES, "checking"}
 USES["comparing"] = {*USES, "comparing"}
 USES["curation"] = {*USES, "curation"}
 USES["datasets"] = {*USES, "datasets"}

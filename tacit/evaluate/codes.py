@@ -76,6 +76,12 @@ def rank(latents: ArrayLike) -> float:
     return _rank(square, float((z**2).sum()))
 
 
+def directions(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The directions in which rows vary at all, the strongest last."""
+    sizes, axes = np.linalg.eigh(np.cov(x.T, bias=True).reshape(x.shape[1], -1))
+    return np.asarray(axes[:, sizes > 1e-9 * max(sizes[-1], 1e-30)])
+
+
 def _rank(square: NDArray[np.float64], energy: float) -> float:
     sizes = np.clip(np.linalg.eigvalsh(square), 0, None)
     total = sizes.sum()

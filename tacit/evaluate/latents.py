@@ -14,6 +14,7 @@ from torch import Tensor
 from tacit.clip import Clip
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout, page
+from tacit.evaluate.altered import ending, noise, others, square
 from tacit.evaluate.codes import SAME, codes, symbols
 from tacit.evaluate.interval import Interval, bootstrap, number
 from tacit.evaluate.page import Figure
@@ -126,7 +127,7 @@ def figures(model: Any, episodes: Episodes, *, seed: int = 0) -> dict[str, Figur
         frames = clip.frames
         if frames is None or guesses.shape[1:] != frames.shape[2:] or guesses.shape[1] != 3:
             return {}
-        names, chosen = _repertoire(model, latents, path=path, episodes=episodes)
+        names, chosen = repertoire(model, latents, path=path, episodes=episodes)
         start = given[torch.zeros(len(names), dtype=torch.long)]
         told = z[:1].expand(len(names), -1, -1).clone()
         told[:, -1] = torch.from_numpy(chosen).to(told)
@@ -136,6 +137,17 @@ def figures(model: Any, episodes: Episodes, *, seed: int = 0) -> dict[str, Figur
             "predictions": page.predictions(past, after, predicted=_picture(guesses + 0.5)),
             "latent actions": page.effects(past[0], _picture(outcomes + 0.5), names=names),
         }
+
+
+def missed(model: Any, path: holdout.Walk, *, seed: int = 0) -> NDArray[np.float64]:
+    """What predictions miss and what a copy of the frame misses, summed over each episode: (E, 2)."""
+    table = np.empty((len(path), 2))
+    with holdout.still(model, seed=seed):
+        for rows, clip in path.batches(holdout.place(model)):
+            want, kept = (model.targets(c).float()[:, -1] for c in (clip, ending(clip, lambda x: x[:, -2])))
+            guess = model.predict(clip, model.infer(clip)).float()[:, -1]
+            table[rows] = torch.stack([square(guess, want), square(kept, want)], 1).double().cpu().numpy()
+    return holdout.summed(table, path.owner)
 
 
 def _measured(model: Any, path: holdout.Walk, *, seed: int) -> NDArray[np.float64]:
@@ -153,10 +165,10 @@ def _measured(model: Any, path: holdout.Walk, *, seed: int) -> NDArray[np.float6
 
 def _compared(model: Any, clip: Clip, owner: NDArray[np.int64], *, seed: int) -> tuple[list[Tensor], Tensor]:
     """All columns but the last of one batch, and its latents."""
-    others = torch.from_numpy(_others(owner)).to(clip.device)
-    same = _ending(clip, lambda x: x[:, -2])  # nothing happened
-    cut = _ending(clip, lambda x: x[others, -1])  # a scene cut: what follows is another clip's
-    noise = _ending(clip, _noise)
+    rows = torch.from_numpy(others(owner)).to(clip.device)
+    same = ending(clip, lambda x: x[:, -2])  # nothing happened
+    cut = ending(clip, lambda x: x[rows, -1])  # a scene cut: what follows is another clip's
+    unseen = ending(clip, noise)
     kind = type(model).__name__
 
     def said(given: Clip, latents: Tensor) -> Tensor:
@@ -171,55 +183,20 @@ def _compared(model: Any, clip: Clip, owner: NDArray[np.int64], *, seed: int) ->
     z, z_cut = model.infer(clip), model.infer(cut)
     own = holdout.last(z, clip, what=f"{kind}.infer")
     want, kept, stitched = (model.targets(c).float()[:, -1] for c in (clip, same, cut))
-    guess, stirred = said(clip, z), said(noise, z)
+    guess, stirred = said(clip, z), said(unseen, z)
     measured = [
-        _square(guess[:, -1], want),
-        _square(said(clip, ended(z, torch.zeros_like(own)))[:, -1], want),
-        _square(said(clip, ended(z, own[others]))[:, -1], want),
-        _square(kept, want),
-        _square(said(cut, z_cut)[:, -1], stitched),
-        _square(kept, stitched),
-        _square(guess, stirred),
-        _square(want, model.targets(noise).float()[:, -1]),
-        _square(z_cut[:, -1], own),
-        _square(own, torch.zeros_like(own)),
+        square(guess[:, -1], want),
+        square(said(clip, ended(z, torch.zeros_like(own)))[:, -1], want),
+        square(said(clip, ended(z, own[rows]))[:, -1], want),
+        square(kept, want),
+        square(said(cut, z_cut)[:, -1], stitched),
+        square(kept, stitched),
+        square(guess, stirred),
+        square(want, model.targets(unseen).float()[:, -1]),
+        square(z_cut[:, -1], own),
+        square(own, torch.zeros_like(own)),
     ]
     return measured, own.float()
-
-
-def _square(one: Tensor, other: Tensor) -> Tensor:
-    """The squared distance of each row."""
-    return (one.float() - other.float()).flatten(1).square().sum(1)
-
-
-def _others(owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each row another, of another episode wherever no episode has half of the rows."""
-    order = np.argsort(owner, kind="stable")
-    out = np.empty(len(owner), np.int64)
-    out[order] = np.roll(order, len(owner) // 2)
-    return out
-
-
-def _ending(clip: Clip, last: Callable[[Tensor], Tensor]) -> Clip:
-    """The clip with another last frame."""
-
-    def changed(x: Tensor | None) -> Tensor | None:
-        if x is None:
-            return None
-        out = x.clone()  # laid out in memory as the original: what is drawn or summed in that order stays alike
-        out[:, -1] = last(x)
-        return out
-
-    return clip.replace(frames=changed(clip.frames), state=changed(clip.state))
-
-
-def _noise(x: Tensor) -> Tensor:
-    """Noise in place of the last frames: constant changes would be lost on a model that normalises its input."""
-    if x.dtype == torch.uint8:
-        return torch.randint_like(x[:, -1], 256)
-    if x.ndim > 3:
-        return torch.rand_like(x[:, -1])
-    return x[:, -1] + x.std() * torch.randn_like(x[:, -1])
 
 
 def _part(share: float, whole: float) -> float:
@@ -250,7 +227,7 @@ CHECKS: tuple[tuple[str, Callable[..., float], tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 
-def _repertoire(
+def repertoire(
     model: Any, latents: NDArray[np.float32], *, path: holdout.Walk, episodes: Episodes
 ) -> tuple[list[str], NDArray[np.float32]]:
     """A few latents that show what there is: the commonest codes, the mean of each known action, or the main axes."""

@@ -30,8 +30,10 @@ class Figure:
     caption: str = ""
 
 
-def render(*, title: str, headline: str, sections: Sequence[Figure], facts: Mapping[str, str] | None = None) -> str:
-    """The whole page, from a list of sections, so that whoever has more to show appends to the list."""
+def render(
+    *, title: str, headline: str, sections: Sequence[Figure], facts: Mapping[str, str] | None = None, style: str = ""
+) -> str:
+    """The whole page, from a list of sections, so that whoever has more to show appends to the list, and its style."""
     cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in (facts or {}).items())
     body = "".join(
         f"<section><h2>{escape(s.title)}</h2><div class=body>"
@@ -44,7 +46,7 @@ def render(*, title: str, headline: str, sections: Sequence[Figure], facts: Mapp
     return (
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name=color-scheme content="light dark">'
-        f'<meta name=viewport content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body>'
+        f'<meta name=viewport content="width=device-width,initial-scale=1"><style>{STYLE}{style}</style></head><body>'
         f"<header><p class=kicker>{escape(title)}</p><h1>{escape(headline)}</h1><dl class=facts>{cells}</dl></header>"
         f"<main>{body}</main></body></html>\n"
     )
@@ -178,21 +180,21 @@ def losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "lo
 
 def predictions(past: ArrayLike, true: ArrayLike, *, predicted: ArrayLike) -> Figure:
     """The forward model's guesses on held-out pairs beside what happened: one column a pair, on a phone one row."""
-    given = [_pictures(x, 4) for x in (past, true, predicted)]
+    given = [pictures(x, 4) for x in (past, true, predicted)]
     names = ("past", "true next", "predicted", "difference")
     cells = "".join(f"<h3>{name}</h3>" for name in names)
     for p, t, q in zip(*given, strict=True):
-        cells += "".join(_image(x, name) for x, name in zip((p, t, q, _difference(t, q)), names, strict=True))
+        cells += "".join(image(x, name) for x, name in zip((p, t, q, difference(t, q)), names, strict=True))
     caption = "Held-out pairs. The difference is clear where prediction and truth agree, and full at 64 levels of 255."
     return Figure("Predictions", f"<div class=grid>{cells}</div>", caption)
 
 
 def effects(frame: ArrayLike, outcomes: ArrayLike, *, names: Sequence[str]) -> Figure:
     """What each latent action does to one frame: the predicted next frames in a row, and what changed."""
-    start, after = _pictures(frame, 3), _pictures(outcomes, 4)
-    cells = f"<figure>{_image(start, 'start')}<figcaption>start</figcaption></figure>"
+    start, after = pictures(frame, 3), pictures(outcomes, 4)
+    cells = f"<figure>{image(start, 'start')}<figcaption>start</figcaption></figure>"
     for name, picture in zip(names, after, strict=True):
-        pair = _image(picture, name) + _image(_difference(start, picture), f"change under {name}")
+        pair = image(picture, name) + image(difference(start, picture), f"change under {name}")
         cells += f"<figure>{pair}<figcaption>{escape(name)}</figcaption></figure>"
     caption = "One frame, and the next frame predicted under each latent action; below it, what that changed."
     return Figure("Latent actions", f"<div class=strip>{cells}</div>", caption)
@@ -200,9 +202,9 @@ def effects(frame: ArrayLike, outcomes: ArrayLike, *, names: Sequence[str]) -> F
 
 def filmstrip(frames: ArrayLike, *, title: str = "Acting", count: int = 8, caption: str = "") -> Figure:
     """An episode at a glance: ``count`` frames, evenly spread, from the first to the last."""
-    film = _pictures(frames, 4)
+    film = pictures(frames, 4)
     steps = np.unique(np.linspace(0, len(film) - 1, min(count, len(film))).round().astype(int))
-    cells = "".join(f"<figure>{_image(film[t], f'step {t}')}<figcaption>{t}</figcaption></figure>" for t in steps)
+    cells = "".join(f"<figure>{image(film[t], f'step {t}')}<figcaption>{t}</figcaption></figure>" for t in steps)
     return Figure(
         title,
         f"<div class=strip>{cells}</div>",
@@ -214,8 +216,8 @@ def films(episodes: Mapping[str, ArrayLike], *, title: str = "Acting", fps: floa
     """The policies acting: one small looping clip an episode, under its name; still where motion is unwelcome."""
     cells = ""
     for name, frames in episodes.items():
-        film = _pictures(frames, 4)
-        still = _image(film[len(film) // 2], name, attribute="srcset")
+        film = pictures(frames, 4)
+        still = image(film[len(film) // 2], name, attribute="srcset")
         moving = f'<img alt="{escape(name)}" width={film.shape[2]} height={film.shape[1]} src="{_clip(film, fps)}">'
         picture = f"<picture><source media='(prefers-reduced-motion:reduce)' {still}>{moving}</picture>"
         cells += f"<figure>{picture}<figcaption>{escape(name)}</figcaption></figure>"
@@ -259,7 +261,7 @@ color:var(--ink);font-weight:600}.panels small{font-size:1em}
 img{display:block;width:100%;height:auto;image-rendering:pixelated;border-radius:3px;background:var(--wash)}
 .strip{display:grid;grid-template-columns:repeat(auto-fill,minmax(5.6rem,1fr));gap:1rem .7rem}
 .strip img+img{margin-top:5px}.films{grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:1.4rem}
-.grid{display:grid;grid-auto-flow:column;grid-template-rows:repeat(4,auto);grid-template-columns:5.5rem;
+.grid{display:grid;grid-auto-flow:column;grid-template-rows:repeat(var(--n,4),auto);grid-template-columns:5.5rem;
 grid-auto-columns:minmax(0,7rem);gap:6px;align-items:center}
 .stages{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.4rem 1.2rem;margin:0 0 1.8rem}
 .stages dd{display:flex;align-items:center;gap:.6rem}.stages i{height:8px;min-width:2px;border-radius:4px;
@@ -275,7 +277,7 @@ details{margin-top:1.2rem}summary{cursor:pointer;color:var(--soft)}
 .cells td::before{content:attr(data-label);color:var(--soft);font-weight:400;font-size:.9rem}
 .plain td:first-child{display:block}.plain td:first-child::before{content:none}
 .matrix td{grid-template-columns:6rem 7rem 1fr}.bar{margin:0;align-self:center}
-.grid{grid-auto-flow:row;grid-template-columns:repeat(4,1fr);grid-template-rows:auto}
+.grid{grid-auto-flow:row;grid-template-columns:repeat(var(--n,4),1fr);grid-template-rows:auto}
 .films{grid-template-columns:1fr 1fr}}
 """
 
@@ -289,12 +291,14 @@ def ink(i: int) -> str:
     return f"#5e1e5{i % SERIES}"
 
 
-def plot(draw: Callable[[Any, bool], None], label: str, *, small: bool = False) -> str:
+def plot(
+    draw: Callable[[Any, bool], None], label: str, *, small: bool = False, wide: tuple[int, int] = (820, 400)
+) -> str:
     """A drawing as inline SVG; a large one twice, as wide and as narrow, of which the page shows the one that fits."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    sizes = {"small": (250, 130)} if small else {"wide": (820, 400), "narrow": (360, 320)}
+    sizes = {"small": (250, 130)} if small else {"wide": wide, "narrow": (360, 320)}
     found = ""
     for name, (width, height) in sizes.items():
         settings: Any = {
@@ -342,7 +346,7 @@ def _size(match: re.Match[str]) -> str:
     return f"font-size:{size[1]};" if size else ""
 
 
-def _pictures(frames: ArrayLike, dims: int) -> NDArray[np.uint8]:
+def pictures(frames: ArrayLike, dims: int) -> NDArray[np.uint8]:
     """Frames as bytes, halved until they fit a page; floats are read as 0 to 1."""
     x = np.asarray(frames)
     if x.ndim != dims or x.shape[-1] != 3 or x.size == 0:
@@ -354,14 +358,15 @@ def _pictures(frames: ArrayLike, dims: int) -> NDArray[np.uint8]:
     return x[..., ::step, ::step, :]
 
 
-def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Where two frames differ, as ink on nothing: it shows on light and dark alike."""
     apart = np.abs(one.astype(int) - other.astype(int)).max(-1)
     ink = np.broadcast_to(np.array([232, 84, 44]), one.shape)
     return np.concatenate([ink, np.clip(apart * 4, 0, 255)[..., None]], axis=-1).astype(np.uint8)
 
 
-def _image(picture: NDArray[np.uint8], label: str, attribute: str = "src") -> str:
+def image(picture: NDArray[np.uint8], label: str, *, attribute: str = "src") -> str:
+    """A picture as a tag that holds it."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tacit.clip import Clip, Space, floats
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
+from tacit.evaluate.codes import directions
 from tacit.evaluate.interval import Interval, bootstrap
 from tacit.evaluate.report import Value
 from tacit.part import Part
@@ -179,7 +180,7 @@ def gather(
     if all((side.actions == sides[0].actions[0]).all() for side in sides):
         return "every label is the same action"
     if observe is not None:
-        sides = _principal(*sides)
+        sides = principal(*sides)
     return Sides(sides[0], sides[1], space)
 
 
@@ -197,13 +198,12 @@ def _observed(path: holdout.Walk, observe: Observe) -> Array:
         return torch.cat([observe(clip).float().cpu() for _, clip in path.batches()]).double().numpy()
 
 
-def _principal(train: Side, test: Side) -> list[Side]:
-    """The observation in its principal components, found where the probe is fitted."""
-    seen = train.inputs["o"]
+def principal(train: Side, test: Side, *, name: str = "o") -> list[Side]:
+    """What goes by that name in its principal components, found where the probe is fitted."""
+    seen = train.inputs[name]
     mean = seen.mean(0)
-    sizes, axes = np.linalg.eigh(np.cov(seen.T, bias=True).reshape(seen.shape[1], -1))
-    axes = axes[:, sizes > 1e-9 * max(sizes[-1], 1e-30)][:, -KEPT:]
-    return [Side({**s.inputs, "o": (s.inputs["o"] - mean) @ axes}, s.around, s.owner) for s in (train, test)]
+    axes = directions(seen)[:, -KEPT:]
+    return [Side({**s.inputs, name: (s.inputs[name] - mean) @ axes}, s.around, s.owner) for s in (train, test)]
 
 
 def targets(actions: NDArray[Any], space: Space) -> Array:

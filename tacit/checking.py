@@ -1,0 +1,156 @@
+"""``tacit check``: whether a latent action model is any good, in ten numbers, a word, and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.console import Console, Group
+from tyro.conf import Positional, arg
+
+from tacit import info as here
+from tacit.commands import Count, Folder
+from tacit.info import Told
+
+if TYPE_CHECKING:
+    from tacit.data.episodes import Episodes
+    from tacit.data.twins import Twins
+    from tacit.evaluate.verdict.exam import Exam
+
+Given = Annotated[str, arg(metavar="MODEL")]
+Models = Annotated[tuple[str, ...], arg(metavar="MODEL ...")]
+MOMENTS, WAYS = 128, 3  # of twins, where a simulator is at hand
+
+
+def check(
+    model: Positional[Given],
+    *,
+    data: Annotated[Path, arg(metavar="D")],
+    out: Folder = None,
+    siblings: Models = (),
+    compare: Models = (),
+    size: Count = None,
+    most: int = 2048,
+    seed: int = 0,
+    no_simulator: bool = False,
+) -> Told:
+    """Say whether a latent action model is any good: ten checks, a verdict, its evidence, and what to try next.
+
+    Works on models of tacit and, through two functions in a file of yours, on any other. What the model was trained on
+    is left out, or asked about apart. Labels, a recorded distractor and a simulator are used where they are at hand.
+
+      tacit check out/latents --data out/video
+      tacit check out/latents --data out/video --siblings out/seed-1 out/seed-2 --out out/verdict
+      tacit check my_adapter.py:load --data out/video
+      tacit check out/latents --data out/video --compare out/lapo out/laom
+
+    Args:
+        model: the folder of a saved latent action model, or FILE.py:FUNCTION, a function that returns one
+        data: a dataset; episodes that the model was trained on are told apart
+        out: a folder for verdict.json and verdict.html
+        siblings: the same model trained with other seeds, to see whether they found the same
+        compare: models to be put beside this one
+        size: side of the pictures; the one that the model was built for, where it says
+        most: transitions that are looked at
+        seed: decides which
+        no_simulator: do not open the environment that the data were recorded in
+    """
+    from tacit.evaluate.verdict import sheet
+    from tacit.evaluate.verdict.verdict import verdict_of
+
+    console = Console(stderr=True)
+    whole: dict[str, Any] = {"size": size, "most": most, "seed": seed, "simulated": not no_simulator}
+    with console.status("reading") as status:
+        found = []
+        for name in (model, *compare):
+            status.update(f"asking {name}")
+            exam = exam_of(name, data, siblings=siblings if name == model else (), **whole)
+            found.append((verdict_of(exam, title=f"{name} on {data}", source=str(data)), exam))
+    verdicts = [verdict for verdict, _ in found]
+    if out is not None:
+        status.update("drawing")
+        out.mkdir(parents=True, exist_ok=True)
+        _written(
+            out / "verdict.json",
+            json.dumps([v.plain() for v in verdicts] if compare else verdicts[0].plain(), indent=1),
+        )
+        page = sheet.beside(verdicts) if compare else sheet.sheet(*found[0])
+        _written(out / "verdict.html", page)
+    facts = {"verdicts": [v.plain() for v in verdicts]} if compare else verdicts[0].plain()
+    page_at = [f"The page: {out / 'verdict.html'}"] if out is not None else []
+    return Told(facts, Group(*verdicts, *page_at))
+
+
+def exam_of(
+    name: str,
+    data: Path,
+    *,
+    siblings: Sequence[str],
+    size: int | None,
+    most: int,
+    seed: int,
+    simulated: bool,
+) -> Exam:
+    """A model and all there is to ask it with: what it has not seen, what it has, labels, distractors, a simulator."""
+    from tacit import data as recordings
+    from tacit.data.collect import exogenous
+    from tacit.evaluate.holdout import prints, span
+    from tacit.evaluate.verdict.exam import Exam
+
+    asked, others = opened(name), tuple(opened(other) for other in siblings)
+    frame = here.frame(asked) if hasattr(asked, "modules") else None
+    whole = recordings.cache(recordings.open(data), size=frame or (size and (size, size)))
+    seen = frozenset().union(*(prints(one) for one in (asked, *others)))
+    fresh, learnt = parted(whole, seen, data=data)
+    try:
+        tracks = tuple(exogenous(data, fresh))
+    except (FileNotFoundError, ValueError):  # nothing in it is known to go on by itself
+        tracks = None
+    twins = _twins(data, fresh, past=span(asked) - 2, seed=seed) if simulated else None
+    return Exam(asked, fresh, learnt, others, twins, tracks, most, seed)
+
+
+def opened(name: str) -> Any:
+    """A saved model, or what a function of a user's file returns."""
+    from tacit.evaluate.verdict.adapter import load
+    from tacit.latents.model import LatentActions
+
+    if ".py" in name:
+        return load(name)
+    return here.model(name, kind=LatentActions, inside="latents").eval()
+
+
+def parted(whole: Episodes, seen: frozenset[str], *, data: Path) -> tuple[Episodes, Episodes | None]:
+    """The episodes that a model has not seen, and those that it was trained on."""
+    mask = [mark in seen for mark in whole.prints]
+    fresh = whole.select([i for i, known in enumerate(mask) if not known])
+    if not len(fresh):
+        raise ValueError(
+            f"All {len(whole)} episodes of {data} were used in training, so that nothing measured on them holds for "
+            "new ones. Train with --held 0.2 and check with the same dataset, or give another."
+        )
+    return fresh, whole.select([i for i, known in enumerate(mask) if known]) if any(mask) else None
+
+
+def _twins(data: Path, episodes: Episodes, *, past: int, seed: int) -> Twins | None:
+    """Twin rollouts from the environment that the data were recorded in; none where it cannot be opened here."""
+    from tacit.data.twins import twins
+
+    env, options = here.recorded(str(data))
+    if env == str(data) or not episodes.spec.pictures:
+        return None
+    try:
+        ways = min(WAYS, episodes.spec.space.size) if episodes.spec.space and episodes.spec.space.discrete else WAYS
+        size = episodes.spec.pictures[0]
+        return twins(env, count=MOMENTS, ways=ways, past=past, seed=seed + 1, size=size, options=options)
+    except (ImportError, ValueError, OSError) as error:
+        Console(stderr=True).print(f"No twin rollouts: {' '.join(str(error).split())}", markup=False)
+        return None
+
+
+def _written(path: Path, text: str) -> None:
+    from tacit.part import write
+
+    write(path, lambda place: Path(place).write_text(text, encoding="utf-8"))

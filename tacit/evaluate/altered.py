@@ -1,0 +1,78 @@
+"""Clips that end otherwise than they did: what a model is asked about to learn what its latents hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tacit.clip import Clip, floats
+from tacit.evaluate import holdout
+
+
+def square(one: Tensor, other: Tensor) -> Tensor:
+    """The squared distance of each row."""
+    return (one.float() - other.float()).flatten(1).square().sum(1)
+
+
+def others(owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each row another, of another episode wherever no episode has half of the rows."""
+    order = np.argsort(owner, kind="stable")
+    out = np.empty(len(owner), np.int64)
+    out[order] = np.roll(order, len(owner) // 2)
+    return out
+
+
+def ending(clip: Clip, last: Callable[[Tensor], Tensor]) -> Clip:
+    """The clip with another last frame."""
+
+    def changed(x: Tensor | None) -> Tensor | None:
+        if x is None:
+            return None
+        out = x.clone()  # laid out in memory as the original: what is drawn or summed in that order stays alike
+        out[:, -1] = last(x)
+        return out
+
+    return clip.replace(frames=changed(clip.frames), state=changed(clip.state))
+
+
+def noise(x: Tensor) -> Tensor:
+    """Noise in place of the last frames: constant changes would be lost on a model that normalises its input."""
+    if x.dtype == torch.uint8:
+        return torch.randint_like(x[:, -1], 256)
+    if x.ndim > 3:
+        return torch.rand_like(x[:, -1])
+    return x[:, -1] + x.std() * torch.randn_like(x[:, -1])
+
+
+def seen(model: holdout.Inferring, clip: Clip) -> Callable[[Tensor], Tensor] | None:
+    """What turns a prediction into a last frame as the clip has it; ``None`` where something else is predicted.
+
+    Found by comparing what the model says it wants to predict with what the clip shows, on every scale in use.
+    """
+    wanted = holdout.last(model.targets(clip).float(), clip, what=f"{type(model).__name__}.targets")
+    shown = clip.frames if clip.frames is not None and clip.frames.shape[2:] == wanted.shape[1:] else clip.state
+    if shown is None or shown.shape[2:] != wanted.shape[1:]:
+        return None
+    if shown is clip.state:
+        return (lambda x: x) if torch.equal(shown[:, -1].float(), wanted) else None
+    centred = floats(shown[:, -1])  # in [-0.5, 0.5]
+    for scale, shift in ((1.0, 0.0), (1.0, 0.5), (2.0, 0.0), (255.0, 127.5)):  # and [0, 1], [-1, 1], [0, 255]
+        if torch.allclose(centred * scale + shift, wanted, atol=1e-3 * scale):
+            return lambda x, scale=scale, shift=shift: ((x - shift) / scale + 0.5).clamp(0, 1)  # type: ignore[misc]
+    return None
+
+
+def ended(clip: Clip, last: Tensor) -> Clip:
+    """The clip with this last frame, in [0, 1], or this last state."""
+    if clip.frames is not None and last.shape[1:] == clip.frames.shape[2:]:
+        frames = floats(clip.frames) + 0.5
+        frames[:, -1] = last
+        return clip.replace(frames=frames)
+    assert clip.state is not None
+    state = clip.state.clone()
+    state[:, -1] = last
+    return clip.replace(state=state)

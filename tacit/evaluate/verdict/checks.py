@@ -1,0 +1,237 @@
+"""The ten checks: each a question, a number beside its null, a limit with its reason, and what it names on failing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from tacit.evaluate import holdout
+from tacit.evaluate.interval import Interval, bootstrap
+from tacit.evaluate.latents import missed
+from tacit.evaluate.probe import linear, targets
+from tacit.evaluate.report import Value
+from tacit.evaluate.verdict.check import LIMITS, Ailment, Check, lacking, ratio, told
+from tacit.evaluate.verdict.exam import Exam, affine
+from tacit.evaluate.verdict.labelled import alignable, useful
+
+
+def asked(exam: Exam) -> list[Check]:
+    """All checks, in the order in which they are told."""
+    questions: list[Callable[[Exam], Check | list[Check]]] = [
+        enough, used, alive, copies, transported, nothing, stable, alignable, minimal, causal, useful,
+    ]  # fmt: skip
+    found: list[Check] = []
+    for question in questions:
+        told = question(exam)
+        found += told if isinstance(told, list) else [told]
+    return found
+
+
+def enough(exam: Exam) -> Check:
+    """Whether there is enough to say anything, and whether what was learnt holds for episodes that were not seen."""
+    what = ("C0", "enough", "Is there enough data?")
+    limit, rows = LIMITS["rows"], len(exam.path)
+    if rows < limit.at or len(exam.episodes) < 4:
+        told = Value("transitions", float(rows), n=len(exam.episodes), data=exam.told)
+        note = f"{rows} transitions of {len(exam.episodes)} episodes; wanted {limit.at:.0f} of 4 or more"
+        return Check(*what, "fail", told, limit=limit, names="not enough data", note=note)
+    if exam.learnt is None or not len(exam.learnt) or not exam.predicts or not exam.encodes:
+        return Check(*what, "abstain", note="give the episodes it was trained on too: were they learnt by heart?")
+    there = holdout.walk(exam.learnt, length=holdout.span(exam.model), most=exam.most, seed=exam.seed)
+    here, home = (missed(exam.model, path, seed=exam.seed) for path in (exam.path, there))
+    found = bootstrap(here, lambda rows: ratio(rows) / max(ratio(home), 1e-9))
+    value = Value.of("error on new episodes over that on its own", found, data=exam.told)
+    copied = float(len(np.unique(exam.learnt.prints)) / len(exam.learnt))
+    outcome = "fail" if not LIMITS["overfit"].kept(found.value) or copied < 0.5 else "pass"
+    note = f"{len(exam.learnt)} episodes to learn from, {100 * copied:.0f} % of them different"
+    return Check(*what, outcome, value, 1.0, "as well as what it knows", LIMITS["overfit"], "not enough data", note)  # type: ignore[arg-type]
+
+
+def used(exam: Exam) -> Check:
+    """Is the latent used?"""
+    what = ("C1", "used", used.__doc__ or "")
+    if why := lacking(exam, predict=True):
+        return Check(*what, "abstain", note=why)
+    gap, left = exam.judged["shuffled-latent gap"], exam.judged["FVU"]
+    if gap.value is None or left.value is None:
+        return Check(*what, "abstain", note=gap.note)
+    good = LIMITS["used"].kept(gap.value) and LIMITS["foreseen"].kept(left.value)
+    note = f"{left.value:.2f} of the change is missed, where a copy of the frame misses 1"
+    more = (left, exam.judged["zero-latent gap"], exam.judged["delta-PSNR"])
+    return Check(*what, told(good=good), gap, 0.0, "another clip's latent", LIMITS["used"], "collapsed", note, more)
+
+
+def alive(exam: Exam) -> Check:
+    """Is the latent alive?"""
+    what = ("C2", "alive", alive.__doc__ or "")
+    if why := lacking(exam):
+        return Check(*what, "abstain", note=why)
+    even, rank, dead = exam.codes["perplexity"], exam.codes["effective rank"], exam.codes["dead dimensions"]
+    if even.value is None:
+        good, limit = LIMITS["rank"].kept(rank.value or 0.0), LIMITS["rank"]
+        null = float(min(exam.latents.shape[1], len(exam.latents)))
+        return Check(*what, told(good=good), rank, null, "all numbers alike", limit, "collapsed", rank.note, (dead,))
+    size = float(even.note.split()[1])
+    share = Value("perplexity over codes", even.value / size, even.low and even.low / size,
+                  even.high and even.high / size, even.n, even.data)  # fmt: skip
+    good = LIMITS["alive"].kept(even.value / size) or even.value >= 8  # a book may well be larger than what happens
+    more = (exam.codes["codes in use"], exam.codes["dead codes"], rank)
+    note = f"as many as {even.value:.1f} even codes of {size:.0f}"
+    return Check(*what, told(good=good), share, 1.0, "all codes alike", LIMITS["alive"], "collapsed", note, more)
+
+
+def copies(exam: Exam) -> Check:
+    """Does the latent carry the next frame itself?"""
+    what = ("C3", "no copy", copies.__doc__ or "")
+    if why := lacking(exam, predict=True):
+        return Check(*what, "abstain", note=why)
+    found, leak = exam.share("apart", "painted", "apart"), exam.judged["future leak"]
+    if not np.isfinite(found.value):
+        return Check(*what, "abstain", note="every frame is the same")
+    carried = Value.of("share of its frame that a latent paints into another scene", found, data=exam.told)
+    side = leak.value is not None and not LIMITS["leak"].kept(leak.value)
+    good = LIMITS["copy"].kept(found.value) and not side
+    note = f"predictions move with the future while the latent is held, by {leak.value:.2f}" if side else ""
+    more = (leak, exam.judged["cut and copy"])
+    return Check(
+        *what, told(good=good), carried, 0.0, "the scene stays what it is", LIMITS["copy"], "leaking", note, more
+    )
+
+
+def transported(exam: Exam) -> Check:
+    """Does the same latent mean the same elsewhere?"""
+    what = ("C4", "same meaning", transported.__doc__ or "")
+    if why := lacking(exam):
+        return Check(*what, "abstain", note=why)
+    sides, of = exam.sides, "the action"
+    if isinstance(sides, str):  # labels know best; without any, what moves in the picture stands for what was done
+        sides, of = exam.effects, "what moves"
+    if isinstance(sides, str):
+        return Check(*what, "abstain", note=f"there are no labels, and {sides}")
+    gap = Value.of(f"where it was adds to what the latent tells of {of}", exam.gap(sides), data=exam.told)
+    if gap.value is None:
+        return Check(*what, "abstain", note=f"{of} never differs")
+    more: tuple[Value, ...] = ()
+    if exam.predicts and exam.pictures:
+        back = exam.share("change", "again", "change", "direct")
+        more = (
+            Value.of("share of what it explains that comes back from a trip elsewhere", back, data=exam.told),
+            Value.of("error after the trip over error without", exam.share("again", "direct"), data=exam.told),
+        )
+    good = LIMITS["gap"].kept(gap.value)
+    note = f"by {of}"
+    return Check(*what, told(good=good), gap, 0.0, "nothing", LIMITS["gap"], "state-entangled", note, more)
+
+
+def nothing(exam: Exam) -> Check:
+    """Does no change have a latent of no change?"""
+    what = ("C5", "nothing is nothing", nothing.__doc__ or "")
+    if why := lacking(exam, predict=True):
+        return Check(*what, "abstain", note=why)
+    found, back = exam.share("rest", "change"), exam.share("back", "forth")
+    if not np.isfinite(found.value):
+        return Check(*what, "abstain", note="nothing moves in these episodes")
+    value = Value.of("what happens where nothing does", found, data=exam.told)
+    more = (Value.of("a latent back against the latent forth", back, data=exam.told),)
+    good = LIMITS["null"].kept(found.value)
+    return Check(*what, told(good=good), value, 0.0, "the frame stays", LIMITS["null"], "distracted", "", more)
+
+
+def stable(exam: Exam) -> Check:
+    """Do other seeds find the same?"""
+    what = ("C6", "stable", stable.__doc__ or "")
+    if why := lacking(exam) or ("" if exam.siblings else "give models of other seeds: --siblings MODEL ..."):
+        return Check(*what, "abstain", note=why)
+    found: list[Interval] = []
+    for other in exam.siblings:
+        theirs = holdout.infer(other, _along(exam, other)).astype(np.float64)
+        mine = exam.latents if len(theirs) == len(exam.latents) else holdout.infer(exam.model, _along(exam, other))
+        for one, two in ((mine, theirs), (theirs, mine)):
+            sums = affine(np.asarray(one, np.float64), np.asarray(two, np.float64), owner=_along(exam, other).owner)
+            found.append(bootstrap(sums, lambda rows: 1 - ratio(rows)))
+    worst = min(found, key=lambda i: i.value)
+    value = Value.of("latents of one seed from another's", worst, data=exam.told)
+    good = LIMITS["seeds"].kept(worst.value)
+    return Check(*what, told(good=good), value, 0.0, "latents of nothing in common", LIMITS["seeds"], "unstable")
+
+
+def minimal(exam: Exam) -> Check:
+    """Is what no action moves left out?"""
+    what = ("C8", "minimal", minimal.__doc__ or "")
+    if why := lacking(exam):
+        return Check(*what, "abstain", note=why)
+    held, passive = exam.nuisance, exam.passive
+    if held.value is None:
+        return Check(*what, "abstain", note=held.note)
+    good = LIMITS["nuisance"].kept(held.value)
+    against = "a code of the whole change, as wide"
+    return Check(*what, told(good=good), held, passive.value, against, LIMITS["nuisance"], "distracted", held.note)
+
+
+def causal(exam: Exam) -> Check:
+    """Twin rollouts: whether latents follow what the action changed, and not what chance did."""
+    what = ("C9", "causal", "Does the latent follow the action, and nothing else?")
+    if why := lacking(exam) or ("" if exam.twins else "no simulator that the data come from is at hand"):
+        return Check(*what, "abstain", note=why)
+    assert exam.twins is not None
+    twins, model, more = exam.twins, exam.model, []
+    with holdout.still(model, seed=exam.seed):
+        place = holdout.place(model)
+        z = np.stack([model.infer(twins.clip(k).to(place))[:, -1].cpu().numpy() for k in range(twins.ways)], 1)
+        other = None if twins.stirred is None else model.infer(twins.stirred.to(place))[:, -1].cpu().numpy()
+    acted = np.square(z[:, 1:] - z[:, :1]).sum(2).mean(1)
+    swayed = None
+    if other is not None:
+        chance = np.square(other - z[:, 0]).sum(1)
+        sums = holdout.summed(np.stack([chance, acted], 1), twins.owner)
+        swayed = Value.of("other chance moves it, of what another action does", bootstrap(sums, ratio))
+        more.append(swayed)
+    hit = _hits(exam, z)
+    more += [hit] if hit is not None else []
+    judged = swayed or hit
+    if judged is None or judged.value is None:
+        return Check(*what, "abstain", note="nothing moves by chance here, and it does not predict", more=tuple(more))
+    limit = LIMITS["swayed" if judged is swayed else "hit"]
+    null = 1.0 if judged is swayed else 1 / twins.ways
+    against = "chance moves it as much" if judged is swayed else "a guess"
+    good = limit.kept(judged.value)
+    named: Ailment = "distracted" if judged is swayed else "state-entangled"
+    return Check(*what, told(good=good), judged, null, against, limit, named, "", tuple(more))
+
+
+def _hits(exam: Exam, z: np.ndarray) -> Value | None:
+    """How often, of one moment's futures, the nearest to what is predicted is that of the action that is asked about.
+
+    Asked is the counterfactual: the latent of what was done, changed by what other actions usually change.
+    """
+    twins, model = exam.twins, exam.model
+    if twins is None or not exam.predicts or len(twins) < 40 or twins.ways < 2:
+        return None
+    half = twins.owner < np.median(twins.owner)
+    if not half.any() or half.all():
+        return None
+    given = targets(twins.actions.numpy().reshape(-1, *twins.actions.shape[2:]), twins.space)
+    given = given.reshape(*z.shape[:2], -1)
+    other, change = given[:, 1:] - given[:, :1], (z[:, 1:] - z[:, :1]).astype(np.float64)
+    rows = (other[half].reshape(-1, other.shape[-1]), change[half].reshape(-1, change.shape[-1]))
+    usual = linear(*rows, groups=np.repeat(twins.owner[half], twins.ways - 1), discrete=False)
+    place, hits = holdout.place(model), []
+    with holdout.still(model, seed=exam.seed):
+        clips = [twins.clip(k)[torch.from_numpy(np.flatnonzero(~half))].to(place) for k in range(twins.ways)]
+        wanted = torch.stack([model.targets(c)[:, -1].float().flatten(1) for c in clips], 1)
+        done = model.infer(clips[0])
+        for k in range(1, twins.ways):
+            meant = done[:, -1] + torch.from_numpy(usual(other[~half, k - 1])).to(done)
+            guess = model.predict(clips[0], torch.cat([done[:, :-1], meant[:, None]], 1))[:, -1].float().flatten(1)
+            hits.append((torch.cdist(guess[:, None], wanted)[:, 0].argmin(1) == k).float().cpu().numpy())
+    table = np.stack([np.stack(hits, 1).mean(1), np.ones(int((~half).sum()))], 1)
+    return Value.of("the asked future is the nearest", bootstrap(holdout.summed(table, twins.owner[~half]), ratio))
+
+
+def _along(exam: Exam, other: Any) -> holdout.Walk:
+    """Transitions that both of two models can be asked about."""
+    length = max(holdout.span(exam.model), holdout.span(other))
+    return holdout.walk(exam.episodes, length=length, most=exam.most, seed=exam.seed)

@@ -1,0 +1,124 @@
+"""The checks that want labels: what few of them tell of a latent, whether they are in step, and what they save."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tacit.evaluate.latents import align
+from tacit.evaluate.probe import linear, quality, score, tally, targets
+from tacit.evaluate.report import Value
+from tacit.evaluate.verdict.check import LIMITS, Check, lacking, told
+from tacit.evaluate.verdict.exam import LABELS, Exam, better
+
+STEP = ("A", "in step", "Are labels in step with the frames?")
+LATE = 0.3  # of what the best offset tells: what a body that answers late still answers at once
+
+
+def alignable(exam: Exam) -> list[Check]:
+    """Whether few labels tell what latents mean, better than the same labels spent otherwise, and whether in step."""
+    what, step = ("C7", "alignable", "Do few labels tell what latents mean?"), STEP
+    if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
+        return [Check(*step, "abstain", note=why), Check(*what, "abstain", note=why)]
+    first = _in_step(exam)
+    count, more, rivals = len(exam.sides.train.actions), [], {}  # type: ignore[union-attr]
+    budgets = [n for n in LABELS if n < count] or [count]
+    for labels in budgets:
+        mine = exam.read(("z",), labels=labels)
+        beside = {"labels alone": exam.rival(labels)}
+        beside |= {name: exam.read((view,), labels=labels) for name, view in
+                   (("the plain change", "change"), ("an encoder that learnt nothing", "random"))}  # fmt: skip
+        best = max(beside, key=lambda name: quality(beside[name], exam.space))
+        rivals[labels] = (mine, beside[best], best)
+        more += [Value.of(f"read with {labels} labels", score(mine, exam.space), data=exam.told)]
+        more += [
+            Value.of(f"{name}, {labels} labels", score(t, exam.space), data=exam.told) for name, t in beside.items()
+        ]
+    leads = {n: better(mine, other, space=exam.space) for n, (mine, other, _) in rivals.items()}
+    best_at = max(leads, key=lambda n: leads[n].value)
+    value = Value.of(f"lead with {best_at} labels", leads[best_at], data=exam.told)
+    mine, other, who = rivals[best_at]
+    read, null = quality(mine, exam.space), quality(other, exam.space)
+    note = f"{best_at} labels read {read:.2f} of the action from it, and {null:.2f} without it, by {who}"
+    good = value.value is not None and value.value > 0
+    return [
+        first,
+        Check(*what, told(good=good), value, 0.0, "no lead", LIMITS["gain"], None, note, tuple(more)),
+    ]
+
+
+def useful(exam: Exam) -> list[Check]:
+    """Whether cloning through latents takes fewer labels, and whether there was anything to be found at all."""
+    what = ("C10", "useful", "Does it save labels?")
+    first = ("D", "varied", "Does what is seen leave the action open?")
+    if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
+        return [Check(*first, "abstain", note=why), Check(*what, "abstain", note=why)]
+    space, sides = exam.space, exam.sides
+    settled = Value.of("of the action told by what is seen before it", score(_index(exam), space), data=exam.told)
+    assert settled.value is not None
+    determined = Check(*first, told(good=LIMITS["settled"].kept(settled.value)), settled, None, "", LIMITS["settled"],
+                       "too deterministic")  # fmt: skip
+    whole = quality(exam.read(("o",)), space)
+    floor = _floor(exam)
+    if whole - floor < 0.1:
+        note = f"what is seen tells {whole:.2f} of the action: too little for cloning to be judged by (play?)"
+        return [determined, Check(*what, "abstain", note=note)]
+    goal, count = floor + 0.8 * (whole - floor), len(sides.train.actions)  # type: ignore[union-attr]
+    budgets = [n for n in (8, *LABELS, 1024) if n < count] + [count]
+    mine = {n: quality(_cloned(exam, n), space) for n in budgets}
+    plain = {n: quality(exam.read(("o",), labels=n), space) for n in budgets}
+    need, theirs = (next((n for n in budgets if by[n] >= goal), None) for by in (mine, plain))
+    more = tuple(Value(f"{who}, {n} labels", v, n=n, data=exam.told) for who, by in
+                 (("cloned through latents", mine), ("cloned", plain)) for n, v in by.items())  # fmt: skip
+    if need is None or theirs is None:
+        note = f"through latents {max(mine.values()):.2f} at most, where {goal:.2f} was to be reached"
+        value = Value("labels saved", 0.0, n=count, data=exam.told)
+        return [determined, Check(*what, "fail", value, 1.0, "plain cloning", LIMITS["thrift"], None, note, more)]
+    value = Value("labels saved", theirs / need, n=count, data=exam.told)
+    note = f"{need} labels where plain cloning takes {theirs} to reach 80 % of what all {count} give"
+    good = LIMITS["thrift"].kept(theirs / need)
+    return [determined, Check(*what, told(good=good), value, 1.0, "plain cloning", LIMITS["thrift"], None, note, more)]
+
+
+def _index(exam: Exam) -> Any:
+    """What the observation tells of the action, by a line or a network, whichever tells more."""
+    found = [exam.read(("o",), kind=kind) for kind in ("linear", "network")]
+    return max(found, key=lambda t: quality(t, exam.space))
+
+
+def _floor(exam: Exam) -> float:
+    """What always saying the same thing gets right."""
+    sides = exam.sides
+    assert not isinstance(sides, str)
+    if not exam.space.discrete:
+        return 0.0
+    commonest = np.bincount(sides.train.actions).argmax()
+    return float((sides.test.actions == commonest).mean())
+
+
+def _cloned(exam: Exam, labels: int) -> Any:
+    """What is told of the action by the latent that is expected of what is seen, whose meaning so many labels gave."""
+    sides, rows = exam.sides, exam.some(labels)
+    assert not isinstance(sides, str)
+    train, test = sides.train, sides.test
+    expected = linear(train.inputs["o"], train.inputs["z"], groups=train.owner, discrete=False)(test.inputs["o"])
+    y = targets(train.actions[rows], exam.space)
+    meant = linear(train.inputs["z"][rows], y, groups=train.owner[rows], discrete=exam.space.discrete)
+    return tally(meant(expected), test.actions, space=exam.space, owner=test.owner)
+
+
+def _in_step(exam: Exam) -> Check:
+    """Whether latents go with the labels beside them; a body may answer late, but no cause comes after its effect."""
+    told_ = align(exam.model, exam.episodes, most=exam.most, seed=exam.seed)
+    offset, scores = told_[0], {v.name: v.value for v in told_[1:]}
+    if offset.value is None:
+        return Check(*STEP, "abstain", offset, names="misaligned", note=offset.note)
+    chance = min(v or 0.0 for v in scores.values()) if exam.space.discrete else 0.0
+    best, here = ((scores[f"linear probe at offset {k:+d}"] or 0.0) - chance for k in (int(offset.value), 0))
+    sure = offset.low is not None and offset.high is not None and not offset.low <= 0 <= offset.high
+    late = offset.value < 0 and here >= LATE * best
+    way = "later" if offset.value > 0 else "earlier"
+    note = f"latents go best with labels {abs(offset.value):.0f} steps {way}" if sure else ""
+    note += ": the body answers late" if sure and late else ""
+    return Check(*STEP, told(good=not sure or late), offset, 0.0, "in step", names="misaligned", note=note)
