@@ -202,6 +202,7 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     from tacit.data import open as opened
     from tacit.data.view import Viewed
     from tacit.rehearsal import few, forewarned, rehearse
+    from tacit.watch import Health, watching
 
     whole = opened(asked.data)
     frame = (asked.size, asked.size) if asked.size else whole.spec.frame
@@ -226,9 +227,11 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
             found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
         return Told(facts | found, _rehearsed(name, found, counts(data)))
     began = time.perf_counter()
-    model = recipe(data=data, out=asked.out, plan=asked.plan)
+    looks = [Health(whole.split(asked.held)[1])] if asked.held and not asked.stream else []
+    with watching(*looks):
+        model = recipe(data=data, out=asked.out, plan=asked.plan)
     seconds, count = time.perf_counter() - began, sum(p.numel() for p in model.parameters())
-    losses, kind = _losses(asked.out), type(model).__name__
+    losses, kind = here.losses(asked.out), type(model).__name__
     facts |= {"model": kind, "parameters": count, "losses": losses, "seconds": seconds}
     told = f"{asked.out}: a {kind} of {count:,} parameters from {counts(data)}, in {took(seconds)}"
     told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
@@ -237,12 +240,6 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     follow += " --encoder MODEL" if getattr(model, "encoder", True) is None else ""  # lapo has none to see with
     then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
     return Told(facts, f"{told}.\nNext: tacit {then}")
-
-
-def _losses(out: Path) -> dict[str, float]:
-    """The last loss of every stage of a run."""
-    logs = {path.parent.name: path.read_text().splitlines() for path in sorted(out.rglob("log.jsonl"))}
-    return {stage: json.loads(lines[-1])["loss"] for stage, lines in logs.items() if lines}
 
 
 def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:

@@ -159,6 +159,12 @@ def model(name: str | Path, *, kind: Any, inside: str = "") -> Any:
     return part
 
 
+def losses(out: Path) -> dict[str, float]:
+    """The last loss of every stage of a run."""
+    logs = {path.parent.name: path.read_text().splitlines() for path in sorted(out.rglob("log.jsonl"))}
+    return {stage: json.loads(lines[-1])["loss"] for stage, lines in logs.items() if lines}
+
+
 def frame(model: torch.nn.Module) -> tuple[int, int] | None:
     """The height and width of the pictures that a model was built for."""
     found = (getattr(module, "arguments", {}).get("frame") for module in model.modules())

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,7 @@ from tacit.part import Part, store, write
 RESUME = "resume.safetensors"
 PATIENCE = 2.0  # seconds after which a second signal means it: torchrun passes the first one on at once
 log = logging.getLogger("tacit")
+ALSO: ContextVar[tuple[Any, ...]] = ContextVar("ALSO", default=())  # who watches every run besides its own watchers
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Watcher(Protocol):
     """Something that looks at the model every so many steps; what it returns joins the log.
 
     With ``every`` 0 that is whenever there is a line in the log. Every process calls it, so that it may look
-    at the data in shares; what writes should write on rank 0 alone.
+    at the data in shares; what writes should write on rank 0 alone. A ``mark``, where it has one, stands in the bar.
     """
 
     every: int
@@ -118,7 +118,7 @@ def fit(
     folder = Path(out) if out is not None else None
     cards = [torch.cuda.current_device()] if torch.cuda.is_available() and plan.device != "cpu" else []
     with spread.processes() as (rank, _), state.alone(folder if rank == 0 else None), torch.random.fork_rng(cards):
-        run = _Run(model, source, out=folder, plan=plan, watch=watch, about=about or {})
+        run = _Run(model, source, out=folder, plan=plan, watch=(*watch, *state.ALSO.get()), about=about or {})
         if run.finished:
             return run.restored()
         with state.patient() as stopped:
@@ -232,8 +232,10 @@ class _Run:
                 if self.device.type == "cpu" or due or save or (asked and self.world == 1):
                     row, stop = self._read(asked=asked)
                 if due:
-                    advance(self.step, f"loss {row['loss']:.4f}")
                     self._log(row, clock.lap(self.step))
+                    advance(
+                        self.step, " ".join([f"loss {row['loss']:.4f}", *(getattr(w, "mark", "") for w in self.watch)])
+                    )
                     self._judge(clock)
                 if (save or stop) and self.step < plan.steps:
                     self._save(clock.seconds)

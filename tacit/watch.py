@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from tacit import spread
+from tacit import spread, state
 from tacit.clip import Clip
 from tacit.part import Part
-from tacit.train import Source
+from tacit.train import Source, Watcher
+
+USED, WAYS = 0.5, 1.05  # what `tacit check` wants of C1 and C2
 
 
 class Validation:
@@ -44,6 +46,55 @@ class Validation:
     def _clips(self) -> Generator[Clip, None, None]:
         stream = self.source.stream(self.batch, rank=spread.rank(), world=spread.world())
         yield from islice(stream, self.batches)
+
+
+@contextmanager
+def watching(*watchers: Watcher) -> Iterator[None]:
+    """Within this every ``fit`` is watched by these too, also those inside a recipe."""
+    before = state.ALSO.set((*state.ALSO.get(), *watchers))
+    try:
+        yield
+    finally:
+        state.ALSO.reset(before)
+
+
+class Clipped(Protocol):
+    """Recordings that clips can be cut from, as ``Episodes`` are."""
+
+    @property
+    def prints(self) -> Any: ...
+
+    def clips(self, length: int) -> Any: ...
+
+
+class Health:
+    """Cheap signs of a latent action model's health on held-out clips, as it trains: is the latent used, is it alive?
+
+    ``tacit check`` asks the rest of it, afterwards. What is no latent action model is left alone.
+    """
+
+    def __init__(self, held: Clipped, *, every: int = 0, batch: int = 256) -> None:
+        self.held, self.every, self.batch, self.mark = held, every, batch, ""
+        self.prints: frozenset[str] = frozenset(held.prints)
+        self._clip: Clip | None = None
+
+    def __call__(self, step: int, model: Part, row: dict[str, float]) -> dict[str, float]:
+        if not all(hasattr(model, name) for name in ("infer", "predict", "targets", "past")):
+            self.mark = ""
+            return {}
+        if self._clip is None:
+            clips = self.held.clips(int(model.past) + 2)  # type: ignore[arg-type]
+            self._clip = clips.batch(torch.randperm(len(clips))[: self.batch].numpy())
+        clip = self._clip.to(model.device)
+        z, want = model.infer(clip), model.targets(clip).float()[:, -1]  # type: ignore[operator]
+        wrong = z.roll(len(z) // 2, 0)
+        own, other = ((model.predict(clip, given).float()[:, -1] - want).square().mean() for given in (z, wrong))  # type: ignore[operator]
+        sizes = torch.linalg.svdvals(z[:, -1].float() - z[:, -1].float().mean(0)).square()
+        used = 1 - float(own / other.clamp(min=1e-12))
+        ways = float(sizes.sum().square() / sizes.square().sum().clamp(min=1e-30))
+        word = "unused" if used < USED else "one way" if ways < WAYS else "alive"
+        self.mark = f"latent {word} ({100 * used:.0f} % used, {ways:.1f} ways)"
+        return {"health/used": used, "health/ways": ways}
 
 
 class TensorBoard:

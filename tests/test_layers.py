@@ -35,7 +35,7 @@ USES: dict[str, set[str]] = {
     "check": BELOW | SIBLINGS | {"evaluate"},
     "recipes": BELOW | SIBLINGS | {"train", "improve", "evaluate", "serve"},
 }
-USES["watch"] = {"clip", "part", "spread", "train"}
+USES["watch"] = {"clip", "part", "spread", "state", "train"}
 USES["info"] = {*USES}
 USES["rehearsal"] = {*USES}
 USES["demo"] = {*USES, "demo"}

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from tacit.clip import Clip
+from tacit.data import toys
+from tacit.envs.dots import Board
+from tacit.evaluate.verdict import Pair
 from tacit.part import Part
+from tacit.recipes.tacit import tacit
 from tacit.train import Plan, cycle, fit
-from tacit.watch import TensorBoard, Trackio, Validation, Wandb
+from tacit.watch import Health, TensorBoard, Trackio, Validation, Wandb, watching
 
 PLAN = Plan(steps=12, rate=0.05, warmup=1, log_every=4, save_every=50)
 
@@ -164,3 +168,27 @@ def test_what_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf'needs the package {package}, .* pip install "tacit\[log\]"'):
         sink("runs")
+
+
+def test_health_tells_a_latent_that_is_used_from_one_that_is_not_in_the_log_and_in_the_bar(tmp_path: Path) -> None:
+    """By way of a recipe, which passes no watcher on; a policy in the same run is left alone."""
+    board = Board(size=12, goal=False, room=4.0)
+    train, held = toys.dots(board, episodes=60, length=10).episodes.unlabelled().split(0.3)
+    health, marks = Health(held), list[str]()
+    sound = {"points": 2, "width": 8, "plan": Plan(steps=150, rate=3e-3, log_every=50, device="cpu")}
+    with watching(health):
+        tacit(train, tmp_path / "sound", **sound)  # type: ignore[arg-type]
+        marks.append(health.mark)
+        fit(noisy(), source(), tmp_path / "policy", PLAN)
+        marks.append(health.mark)
+    rows = [json.loads(line) for line in (tmp_path / "sound" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["health/used"] > 0.5 and rows[-1]["health/ways"] > 1.05 and marks[0].startswith("latent alive")
+    assert "health/used" not in (tmp_path / "policy" / "log.jsonl").read_text() and marks[1] == ""
+    tacit(train, tmp_path / "later", **sound)  # type: ignore[arg-type]
+    assert "health/used" not in (tmp_path / "later" / "log.jsonl").read_text(), "only within"
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("sound", "later")]
+    assert weights[0] == weights[1], "who looks changes nothing"
+    deaf = Pair(encode=lambda o, after: torch.zeros(len(o), 2), predict=lambda o, z: o)
+    assert health(1, deaf, {})["health/used"] < 0.5 and health.mark.startswith("latent unused")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Health looks at"), watching(Health(train)):
+        tacit(train, None, **sound)  # type: ignore[arg-type]

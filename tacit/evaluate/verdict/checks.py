@@ -25,8 +25,8 @@ def asked(exam: Exam) -> list[Check]:
     ]  # fmt: skip
     found: list[Check] = []
     for question in questions:
-        told = question(exam)
-        found += told if isinstance(told, list) else [told]
+        answer = question(exam)
+        found += answer if isinstance(answer, list) else [answer]
     return found
 
 
@@ -111,7 +111,7 @@ def transported(exam: Exam) -> Check:
         sides, of = exam.effects, "what moves"
     if isinstance(sides, str):
         return Check(*what, "abstain", note=f"there are no labels, and {sides}")
-    gap = Value.of(f"where it was adds to what the latent tells of {of}", exam.gap(sides), data=exam.told)
+    gap = Value.of(f"knowing where things are adds to what the latent tells of {of}", exam.gap(sides), data=exam.told)
     if gap.value is None:
         return Check(*what, "abstain", note=f"{of} never differs")
     more: tuple[Value, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ from tacit.parts.flow import flow
 Array = NDArray[np.float64]
 COARSE = 16  # what is looked at beside a model is a picture of so many cells each way
 STEPS, WIDE = 250, 16  # of the rival: an inverse model that learns from the labels alone
+TERMS = 16  # main components of a latent, and of a frame, that are multiplied with one another
 LABELS = (16, 64, 256)
 TRIPS = ("again", "direct", "rest", "change", "back", "forth", "painted", "apart")
 
@@ -153,9 +154,16 @@ class Exam:
         return {"z": self.model, "o": View("o"), "change": View("change"), "random": Random(self.seed)}
 
     def gap(self, sides: Sides) -> Interval:
-        """How much more a network tells that also sees the frame and its change, beside the latent."""
-        alone, both = (self.read(names, kind="network", sides=sides) for names in (("z",), ("z", "o", "change")))
-        return better(both, alone, space=sides.space)
+        """How much more a line tells whose slopes depend on where things are than one of the latent, or of the frame.
+
+        Whatever turns a latent with its scene is undone by such slopes: each number times each component of the frame.
+        """
+        x, test = (_modulated(side) for side in (sides.train, sides.test))
+        y, discrete = targets(sides.train.actions, sides.space), sides.space.discrete
+        said = linear(x, y, groups=sides.train.owner, discrete=discrete)(test)
+        bound = tally(said, sides.test.actions, space=sides.space, owner=sides.test.owner)
+        z, o = (self.read((name,), sides=sides) for name in ("z", "o"))
+        return better(bound, z if quality(z, sides.space) >= quality(o, sides.space) else o, space=sides.space)
 
     def read(
         self,
@@ -280,11 +288,18 @@ def coarse(clip: Clip) -> Tensor:
     return small.flatten(1).unflatten(0, clip.frames.shape[:2])
 
 
+def _modulated(side: Side) -> Array:
+    """A latent, a frame, and every product of a number of the one and a number of the other, strongest first."""
+    z, o = side.inputs["bound"], side.inputs["o"]
+    return np.concatenate([z, o, (z[:, :, None] * o[:, None, -TERMS:]).reshape(len(z), -1)], 1)
+
+
 def _condensed(sides: Sides) -> Sides:
-    """Pictures in few components."""
-    train, test = sides.train, sides.test
-    for name in ("o", "change"):
+    """Pictures in few components; and the latent, where it is to be bound to them."""
+    train, test = (replace(s, inputs={**s.inputs, "bound": s.inputs["z"]}) for s in (sides.train, sides.test))
+    for name in ("o", "change", "bound"):
         train, test = principal(train, test, name=name)
+    train, test = (replace(s, inputs={**s.inputs, "bound": s.inputs["bound"][:, -TERMS:]}) for s in (train, test))
     return Sides(train, test, sides.space)
 
 
