@@ -165,13 +165,13 @@ def test_a_recipe_that_fails_is_a_row_with_its_reason_and_stops_no_other(
     knobs = ("laom.reach=50", "tacit.plan.rate=1e38", "tacit.plan.clip=0", "tacit.plan.warmup=0")
     assert main([*asked, "--knobs", *knobs, "--out", str(tmp_path / "out"), "--json"]) == 1
     told = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert "51 frames" in told["laom"]["failed"] and "\n" not in told["laom"]["failed"]
+    assert "53 frames" in told["laom"]["failed"] and "\n" not in told["laom"]["failed"]
     assert "was not finite" in told["tacit"]["failed"] or "nan" in told["tacit"]["failed"]
     assert "failed" not in told["random"] and told["random"]["episodes"] == 2
     assert main([*asked, "--knobs", *knobs, "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "1 of 3 cells are finished" in said.err, "what failed is tried again"
-    assert "2 cells failed" in said.out and "51 frames" in said.out
+    assert "2 cells failed" in said.out and "53 frames" in said.out
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from tacit.clip import Clip, floats
+from tacit.clip import Clip
 from tacit.data import toys
 from tacit.data.episodes import Episodes
 from tacit.envs.dots import Board
+from tacit.evaluate.altered import ending
 from tacit.latents.model import LatentActions
 from tacit.policies.policy import Policy
 from tacit.recipes.tacit import tacit as tacit_recipe
@@ -324,7 +325,7 @@ def left(model: LatentActions, held: Episodes) -> float:
     clip = clips.batch(range(min(120, len(clips))))
     with torch.no_grad():
         wanted, guess = model.targets(clip)[:, -1], model.predict(clip, model.infer(clip))[:, -1]
-        before = model.onward.wanted(floats(clip.frames[:, -2]))
+        before = model.targets(ending(clip, lambda x: x[:, -2]))[:, -1]
     return float((guess - wanted).square().mean() / (before - wanted).square().mean())
 
 

@@ -15,7 +15,7 @@ from tacit.parts.outputs import Head
 from tacit.parts.quantize import Bottleneck, Free
 from tacit.train import Plan, fit
 
-TINY = {"dim": 16, "width": 32, "features": 32, "channels": 8, "reach": 1, "shift": 0}
+TINY = {"dim": 16, "width": 32, "features": 32, "channels": 8, "stack": 1, "reach": 1, "shift": 0}
 
 
 def laom(

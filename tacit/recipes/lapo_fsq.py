@@ -13,7 +13,7 @@ from tacit.parts.quantize import FSQ, Bottleneck
 from tacit.recipes.laom import laom
 from tacit.train import Plan
 
-TINY = {"levels": (2, 2, 2), "groups": 4, "size": 8, "hidden": 32, "base": 8}
+TINY = {"levels": (2, 2, 2), "groups": 4, "stack": 1, "size": 8, "hidden": 32, "base": 8}
 
 
 def lapo_fsq(
