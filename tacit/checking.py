@@ -32,7 +32,7 @@ def check(
     siblings: Models = (),
     compare: Models = (),
     size: Count = None,
-    most: int = 2048,
+    most: int = 1024,
     seed: int = 0,
     no_simulator: bool = False,
 ) -> Told:
