@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from tacit.clip import Clip
+from tacit.clip import Clip, each, floats
 from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.part import Part
 
 BATCH = 512  # transitions at a time
+COARSE = 16  # rows and columns of a picture as it is seen beside a model
 MOST = 2048  # transitions looked at where nobody says otherwise: enough for intervals of a few per cent
 
 
@@ -179,6 +181,14 @@ def infer(model: Inferring, path: Walk) -> NDArray[np.float32]:
             "its training has failed."
         )
     return latents
+
+
+def coarse(clip: Clip) -> Tensor:
+    """Pictures made coarse, or the state where there are none: (B, T, F)."""
+    if clip.frames is None:
+        return clip.state.float()  # type: ignore[union-attr]
+    high, wide = (min(COARSE, side) for side in clip.frames.shape[-2:])
+    return each(lambda x: F.adaptive_avg_pool2d(x, (high, wide)).flatten(1), floats(clip.frames))
 
 
 def last(values: Tensor, clip: Clip, *, what: str) -> Tensor:

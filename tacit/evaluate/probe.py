@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.codes import directions
@@ -31,7 +31,7 @@ Observe = Callable[[Clip], Tensor]  # from a clip to features of the frame befor
 HELD = 0.4  # share of the episodes that a probe is tested on
 AGAIN = 104_729  # they may come from a split already, and a second by the same seed would be no split at all
 STRENGTHS = tuple(10.0**k for k in range(-6, 3))  # of the ridge penalty, per row of standardised inputs
-GRID, KEPT = 16, 64  # a picture is seen as so many rows and columns, and those as so many principal components
+KEPT = 64  # a picture made coarse is seen as so many principal components
 WIDTH, STEPS, CHECK, PATIENCE = 64, 1500, 50, 6  # the network: its width, most steps, steps a check, checks in vain
 
 
@@ -185,12 +185,8 @@ def gather(
 
 
 def looked(clip: Clip) -> Tensor:
-    """The observation ``o_t`` as a probe sees it by default: the picture, made coarse; without pictures, the state."""
-    if clip.frames is None:
-        return clip.state[:, -2].float()  # type: ignore[index]
-    frames = floats(clip.frames[:, -2])
-    high, wide = frames.shape[-2:]
-    return F.adaptive_avg_pool2d(frames, (min(GRID, high), min(GRID, wide))).flatten(1)
+    """The observation ``o_t`` as a probe sees it by default."""
+    return holdout.coarse(clip.steps(clip.time - 2, clip.time - 1))[:, 0]
 
 
 def _observed(path: holdout.Walk, observe: Observe) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from tacit.evaluate.latents import missed
 from tacit.evaluate.probe import linear, targets
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.check import LIMITS, Ailment, Check, lacking, ratio, told
-from tacit.evaluate.verdict.exam import Exam, affine
+from tacit.evaluate.verdict.exam import TRIPS, Exam, affine
 from tacit.evaluate.verdict.labelled import alignable, useful
 
 
@@ -35,19 +34,21 @@ def enough(exam: Exam) -> Check:
     what = ("C0", "enough", "Is there enough data?")
     limit, rows = LIMITS["rows"], len(exam.path)
     if rows < limit.at or len(exam.episodes) < 4:
-        told = Value("transitions", float(rows), n=len(exam.episodes), data=exam.told)
+        value = Value("transitions", float(rows), n=len(exam.episodes), data=exam.told)
         note = f"{rows} transitions of {len(exam.episodes)} episodes; wanted {limit.at:.0f} of 4 or more"
-        return Check(*what, "fail", told, limit=limit, names="not enough data", note=note)
+        return Check(*what, "fail", value, limit=limit, names="not enough data", note=note)
     if exam.learnt is None or not len(exam.learnt) or not exam.predicts or not exam.encodes:
         return Check(*what, "abstain", note="give the episodes it was trained on too: were they learnt by heart?")
     there = holdout.walk(exam.learnt, length=holdout.span(exam.model), most=exam.most, seed=exam.seed)
-    here, home = (missed(exam.model, path, seed=exam.seed) for path in (exam.path, there))
-    found = bootstrap(here, lambda rows: ratio(rows) / max(ratio(home), 1e-9))
+    home = ratio(missed(exam.model, there, seed=exam.seed))
+    here = exam.trips[:, [TRIPS.index(name) for name in ("direct", "change")]]
+    found = bootstrap(here, lambda rows: ratio(rows) / max(home, 1e-9))
     value = Value.of("error on new episodes over that on its own", found, data=exam.told)
-    copied = float(len(np.unique(exam.learnt.prints)) / len(exam.learnt))
-    outcome = "fail" if not LIMITS["overfit"].kept(found.value) or copied < 0.5 else "pass"
-    note = f"{len(exam.learnt)} episodes to learn from, {100 * copied:.0f} % of them different"
-    return Check(*what, outcome, value, 1.0, "as well as what it knows", LIMITS["overfit"], "not enough data", note)  # type: ignore[arg-type]
+    distinct = float(len(np.unique(exam.learnt.prints)) / len(exam.learnt))
+    good = LIMITS["overfit"].kept(found.value) and distinct >= 0.5
+    note = f"{len(exam.learnt)} episodes to learn from, {100 * distinct:.0f} % of them different"
+    against = "as well as what it knows"
+    return Check(*what, told(good=good), value, 1.0, against, LIMITS["overfit"], "not enough data", note)
 
 
 def used(exam: Exam) -> Check:
@@ -147,11 +148,11 @@ def stable(exam: Exam) -> Check:
         return Check(*what, "abstain", note=why)
     found: list[Interval] = []
     for other in exam.siblings:
-        theirs = holdout.infer(other, _along(exam, other)).astype(np.float64)
-        mine = exam.latents if len(theirs) == len(exam.latents) else holdout.infer(exam.model, _along(exam, other))
+        length = max(holdout.span(exam.model), holdout.span(other))  # transitions that both can be asked about
+        path = holdout.walk(exam.episodes, length=length, most=exam.most, seed=exam.seed)
+        mine, theirs = (holdout.infer(one, path).astype(np.float64) for one in (exam.model, other))
         for one, two in ((mine, theirs), (theirs, mine)):
-            sums = affine(np.asarray(one, np.float64), np.asarray(two, np.float64), owner=_along(exam, other).owner)
-            found.append(bootstrap(sums, lambda rows: 1 - ratio(rows)))
+            found.append(bootstrap(affine(one, two, owner=path.owner), lambda rows: 1 - ratio(rows)))
     worst = min(found, key=lambda i: i.value)
     value = Value.of("latents of one seed from another's", worst, data=exam.told)
     good = LIMITS["seeds"].kept(worst.value)
@@ -229,9 +230,3 @@ def _hits(exam: Exam, z: np.ndarray) -> Value | None:
             hits.append((torch.cdist(guess[:, None], wanted)[:, 0].argmin(1) == k).float().cpu().numpy())
     table = np.stack([np.stack(hits, 1).mean(1), np.ones(int((~half).sum()))], 1)
     return Value.of("the asked future is the nearest", bootstrap(holdout.summed(table, twins.owner[~half]), ratio))
-
-
-def _along(exam: Exam, other: Any) -> holdout.Walk:
-    """Transitions that both of two models can be asked about."""
-    length = max(holdout.span(exam.model), holdout.span(other))
-    return holdout.walk(exam.episodes, length=length, most=exam.most, seed=exam.seed)

@@ -20,12 +20,13 @@ from tacit.evaluate.altered import ended, ending, others, seen, square
 from tacit.evaluate.codes import codes, directions
 from tacit.evaluate.content import nuisance
 from tacit.evaluate.interval import Interval, bootstrap
-from tacit.evaluate.latents import judge
+from tacit.evaluate.latents import align, judge
 from tacit.evaluate.probe import (
     AGAIN,
     HELD,
     Side,
     Sides,
+    gain,
     gather,
     linear,
     network,
@@ -39,7 +40,7 @@ from tacit.evaluate.verdict.adapter import halves
 from tacit.parts.flow import flow
 
 Array = NDArray[np.float64]
-COARSE = 16  # what is looked at beside a model is a picture of so many cells each way
+FINE = 32  # what moves is looked for in a picture of so many cells each way
 STEPS, WIDE = 250, 16  # of the rival: an inverse model that learns from the labels alone
 TERMS = 16  # main components of a latent, and of a frame, that are multiplied with one another
 LABELS = (16, 64, 256)
@@ -68,6 +69,13 @@ class Exam:
     def judged(self) -> dict[str, Value]:
         """What ``tacit evaluate`` measures of latents, by its name."""
         return {v.name: v for v in judge(self.model, self.episodes, most=self.most, seed=self.seed)}
+
+    @cached_property
+    def offsets(self) -> list[Value]:
+        """At which offset labels go best with latents, and how well at each: as ``align`` tells it."""
+        if not self.predicts:  # else it has been measured with all the rest
+            return align(self.model, self.episodes, most=self.most, seed=self.seed)
+        return [v for name, v in self.judged.items() if "offset" in name]
 
     @cached_property
     def codes(self) -> dict[str, Value]:
@@ -158,12 +166,8 @@ class Exam:
 
         Whatever turns a latent with its scene is undone by such slopes: each number times each component of the frame.
         """
-        x, test = (_modulated(side) for side in (sides.train, sides.test))
-        y, discrete = targets(sides.train.actions, sides.space), sides.space.discrete
-        said = linear(x, y, groups=sides.train.owner, discrete=discrete)(test)
-        bound = tally(said, sides.test.actions, space=sides.space, owner=sides.test.owner)
-        z, o = (self.read((name,), sides=sides) for name in ("z", "o"))
-        return better(bound, z if quality(z, sides.space) >= quality(o, sides.space) else o, space=sides.space)
+        bound, z, o = (self.read((name,), sides=sides) for name in ("bound", "z", "o"))
+        return gain(bound, z if quality(z, sides.space) >= quality(o, sides.space) else o, space=sides.space)
 
     def read(
         self,
@@ -174,23 +178,22 @@ class Exam:
         sides: Sides | None = None,
     ) -> Array:
         """What a probe of these inputs tells, summed over each tested episode; of so many labels, or of all."""
-        sides = self._asked(sides)
+        sides = sides or self.labelled
         rows = self.some(labels) if labels else slice(None)
         x, y = sides.train.joined(names)[rows], targets(sides.train.actions[rows], sides.space)
         discrete, groups = sides.space.discrete, sides.train.owner[rows]
         fitted = (linear if kind == "linear" else network)(x, y, groups=groups, discrete=discrete)  # type: ignore[operator]
         return tally(fitted(sides.test.joined(names)), sides.test.actions, space=sides.space, owner=sides.test.owner)
 
-    def _asked(self, sides: Sides | None) -> Sides:
-        if sides is not None:
-            return sides
+    @property
+    def labelled(self) -> Sides:
+        """``sides``, for who knows that there are labels."""
         assert not isinstance(self.sides, str)
         return self.sides
 
     def rival(self, labels: int) -> Array:
         """What an inverse model tells that has learnt from so many labels and nothing else."""
-        sides, rows = self.sides, self.some(labels)
-        assert not isinstance(sides, str)
+        sides, rows = self.labelled, self.some(labels)
         y = targets(sides.train.actions[rows], sides.space)
         names = ("o", "change")
         said = taught(sides.train.joined(names)[rows], y, test=sides.test.joined(names), discrete=sides.space.discrete)
@@ -198,14 +201,12 @@ class Exam:
 
     def some(self, labels: int) -> NDArray[np.int64]:
         """Which transitions have these few labels."""
-        assert not isinstance(self.sides, str)
-        order = np.random.default_rng([self.seed, 16]).permutation(len(self.sides.train.actions))
+        order = np.random.default_rng([self.seed, 16]).permutation(len(self.labelled.train.actions))
         return np.sort(order[:labels])
 
     @property
     def space(self) -> Space:
-        assert not isinstance(self.sides, str)
-        return self.sides.space
+        return self.labelled.space
 
     @cached_property
     def nuisance(self) -> Value:
@@ -228,7 +229,7 @@ class View:
         self.what = what
 
     def infer(self, clip: Clip) -> Tensor:
-        x = coarse(clip)
+        x = holdout.coarse(clip)
         return x[:, :-1] if self.what == "o" else x[:, 1:] - x[:, :-1]
 
 
@@ -241,7 +242,7 @@ class Motion:
         assert clip.frames is not None
         frames = floats(clip.frames)
         high, wide = frames.shape[-2:]
-        small = F.adaptive_avg_pool2d(frames.flatten(0, 1), (min(2 * COARSE, high), min(2 * COARSE, wide)))
+        small = F.adaptive_avg_pool2d(frames.flatten(0, 1), (min(FINE, high), min(FINE, wide)))
         x = small.unflatten(0, frames.shape[:2])
         before, after = x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)
         weight = (after - before).abs().sum(1, keepdim=True)
@@ -258,7 +259,7 @@ class Random:
         self.seed = seed
 
     def infer(self, clip: Clip) -> Tensor:
-        x = coarse(clip)
+        x = holdout.coarse(clip)
         both, random = torch.cat([x[:, :-1], x[:, 1:]], -1), torch.Generator().manual_seed(self.seed)
         weights = torch.randn(both.shape[-1], 64, generator=random).to(both) / both.shape[-1] ** 0.5
         return torch.tanh(4 * both @ weights)
@@ -278,29 +279,19 @@ class Principal:
         return View("change").infer(clip) @ self.axes.to(clip.device)
 
 
-def coarse(clip: Clip) -> Tensor:
-    """Pictures of few cells, or the state where there are none: (B, T, F)."""
-    if clip.frames is None:
-        assert clip.state is not None
-        return clip.state.float()
-    high, wide = clip.frames.shape[-2:]
-    small = F.adaptive_avg_pool2d(floats(clip.frames.flatten(0, 1)), (min(COARSE, high), min(COARSE, wide)))
-    return small.flatten(1).unflatten(0, clip.frames.shape[:2])
-
-
-def _modulated(side: Side) -> Array:
-    """A latent, a frame, and every product of a number of the one and a number of the other, strongest first."""
-    z, o = side.inputs["bound"], side.inputs["o"]
-    return np.concatenate([z, o, (z[:, :, None] * o[:, None, -TERMS:]).reshape(len(z), -1)], 1)
-
-
 def _condensed(sides: Sides) -> Sides:
-    """Pictures in few components; and the latent, where it is to be bound to them."""
+    """Pictures in few components, and beside them the latent ``bound`` to where things are."""
     train, test = (replace(s, inputs={**s.inputs, "bound": s.inputs["z"]}) for s in (sides.train, sides.test))
     for name in ("o", "change", "bound"):
         train, test = principal(train, test, name=name)
-    train, test = (replace(s, inputs={**s.inputs, "bound": s.inputs["bound"][:, -TERMS:]}) for s in (train, test))
-    return Sides(train, test, sides.space)
+    return Sides(_bound(train), _bound(test), sides.space)
+
+
+def _bound(side: Side) -> Side:
+    """The latent's main components, the frame, and the products of the main components of both."""
+    z, o = side.inputs["bound"][:, -TERMS:], side.inputs["o"]
+    products = (z[:, :, None] * o[:, None, -TERMS:]).reshape(len(z), -1)
+    return replace(side, inputs={**side.inputs, "bound": np.concatenate([z, o, products], 1)})
 
 
 def taught(x: Array, y: Array, *, test: Array, discrete: bool, seed: int = 0) -> Array:
@@ -332,13 +323,6 @@ def affine(one: Array, other: Array, *, owner: NDArray[np.int64]) -> Array:
     missed = np.square(fitted(one[held]) - other[held]).sum(1)
     varied = np.square(other[held] - other[~held].mean(0)).sum(1)
     return holdout.summed(np.stack([missed, varied], 1), owner[held])
-
-
-def better(one: Array, other: Array, *, space: Space) -> Interval:
-    """By how much one probe tells more than another, over the episodes that both were tested on."""
-    width = one.shape[1]
-    both = np.concatenate([one, other], 1)
-    return bootstrap(both, lambda rows: quality(rows[:, :width], space) - quality(rows[:, width:], space))
 
 
 def _last(latents: Tensor, last: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tacit.evaluate.latents import align
-from tacit.evaluate.probe import linear, quality, score, tally, targets
+from tacit.evaluate.probe import gain, linear, quality, score, tally, targets
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.check import LIMITS, Check, lacking, told
-from tacit.evaluate.verdict.exam import LABELS, Exam, better
+from tacit.evaluate.verdict.exam import LABELS, Exam
 
 STEP = ("A", "in step", "Are labels in step with the frames?")
 LATE = 0.3  # of what the best offset tells: what a body that answers late still answers at once
@@ -22,7 +21,7 @@ def alignable(exam: Exam) -> list[Check]:
     if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
         return [Check(*step, "abstain", note=why), Check(*what, "abstain", note=why)]
     first = _in_step(exam)
-    count, more, rivals = len(exam.sides.train.actions), [], {}  # type: ignore[union-attr]
+    count, more, rivals = len(exam.labelled.train.actions), [], {}
     budgets = [n for n in LABELS if n < count] or [count]
     for labels in budgets:
         mine = exam.read(("z",), labels=labels)
@@ -35,7 +34,7 @@ def alignable(exam: Exam) -> list[Check]:
         more += [
             Value.of(f"{name}, {labels} labels", score(t, exam.space), data=exam.told) for name, t in beside.items()
         ]
-    leads = {n: better(mine, other, space=exam.space) for n, (mine, other, _) in rivals.items()}
+    leads = {n: gain(mine, other, space=exam.space) for n, (mine, other, _) in rivals.items()}
     best_at = max(leads, key=lambda n: leads[n].value)
     value = Value.of(f"lead with {best_at} labels", leads[best_at], data=exam.told)
     mine, other, who = rivals[best_at]
@@ -54,7 +53,7 @@ def useful(exam: Exam) -> list[Check]:
     first = ("D", "varied", "Does what is seen leave the action open?")
     if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
         return [Check(*first, "abstain", note=why), Check(*what, "abstain", note=why)]
-    space, sides = exam.space, exam.sides
+    space = exam.space
     settled = Value.of("of the action told by what is seen before it", score(_index(exam), space), data=exam.told)
     assert settled.value is not None
     determined = Check(*first, told(good=LIMITS["settled"].kept(settled.value)), settled, None, "", LIMITS["settled"],
@@ -64,7 +63,7 @@ def useful(exam: Exam) -> list[Check]:
     if whole - floor < 0.1:
         note = f"what is seen tells {whole:.2f} of the action: too little for cloning to be judged by (play?)"
         return [determined, Check(*what, "abstain", note=note)]
-    goal, count = floor + 0.8 * (whole - floor), len(sides.train.actions)  # type: ignore[union-attr]
+    goal, count = floor + 0.8 * (whole - floor), len(exam.labelled.train.actions)
     budgets = [n for n in (8, *LABELS, 1024) if n < count] + [count]
     mine = {n: quality(_cloned(exam, n), space) for n in budgets}
     plain = {n: quality(exam.read(("o",), labels=n), space) for n in budgets}
@@ -89,8 +88,7 @@ def _index(exam: Exam) -> Any:
 
 def _floor(exam: Exam) -> float:
     """What always saying the same thing gets right."""
-    sides = exam.sides
-    assert not isinstance(sides, str)
+    sides = exam.labelled
     if not exam.space.discrete:
         return 0.0
     commonest = np.bincount(sides.train.actions).argmax()
@@ -99,8 +97,7 @@ def _floor(exam: Exam) -> float:
 
 def _cloned(exam: Exam, labels: int) -> Any:
     """What is told of the action by the latent that is expected of what is seen, whose meaning so many labels gave."""
-    sides, rows = exam.sides, exam.some(labels)
-    assert not isinstance(sides, str)
+    sides, rows = exam.labelled, exam.some(labels)
     train, test = sides.train, sides.test
     expected = linear(train.inputs["o"], train.inputs["z"], groups=train.owner, discrete=False)(test.inputs["o"])
     y = targets(train.actions[rows], exam.space)
@@ -110,8 +107,8 @@ def _cloned(exam: Exam, labels: int) -> Any:
 
 def _in_step(exam: Exam) -> Check:
     """Whether latents go with the labels beside them; a body may answer late, but no cause comes after its effect."""
-    told_ = align(exam.model, exam.episodes, most=exam.most, seed=exam.seed)
-    offset, scores = told_[0], {v.name: v.value for v in told_[1:]}
+    offset, *beside = exam.offsets
+    scores = {v.name: v.value for v in beside}
     if offset.value is None:
         return Check(*STEP, "abstain", offset, names="misaligned", note=offset.note)
     chance = min(v or 0.0 for v in scores.values()) if exam.space.discrete else 0.0

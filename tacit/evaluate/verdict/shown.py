@@ -192,20 +192,16 @@ def chart(exam: Exam) -> Figure | None:
 
 def told(checks: SET, *, discrete: bool) -> Figure | None:
     """How well so many labels tell actions from latents, beside what they tell without them."""
-    more = next((check.more for check in checks if check.code == "C7"), ())
-    found = _curve(more, r"read (?P<method>with) (?P<n>\d+) labels|(?P<other>.+), (?P<m>\d+) labels", discrete=discrete)
     caption = "How well a linear reader tells actions after so many labels, of latents and of what there is without "
     caption += "them; bands are 95 % intervals over episodes"
-    return found and replace(found, title="What labels tell", caption=caption + _cut(more))
+    return _curve(checks, "C7", title="What labels tell", caption=caption, discrete=discrete)
 
 
 def saved(checks: SET, *, discrete: bool) -> Figure | None:
     """How well so many labels clone, through latents and without."""
-    more = next((check.more for check in checks if check.code == "C10"), ())
-    found = _curve(more, r"(?P<other>.+), (?P<m>\d+) labels", discrete=discrete)
     caption = "How well the action is told from what is seen alone, after so many labels: through latents it should "
     caption += "rise with fewer of them"
-    return found and replace(found, title="What cloning takes", caption=caption + _cut(more))
+    return _curve(checks, "C10", title="What cloning takes", caption=caption, discrete=discrete)
 
 
 def usage(exam: Exam) -> Figure | None:
@@ -257,11 +253,11 @@ def _spread(latents: NDArray[np.float64]) -> Figure:
     return Figure("Spread of latents", f"<div class=panels>{panels}</div>", caption + "one narrow peak says nothing.")
 
 
-def _curve(more: Sequence[Any], pattern: str, *, discrete: bool) -> Figure | None:
-    """A line a method, from values whose names say with how many labels each was measured."""
-    entries = []
+def _curve(checks: SET, code: str, *, title: str, caption: str, discrete: bool) -> Figure | None:
+    """A line a method, from a check's further numbers, whose names say with how many labels each was measured."""
+    more, entries = next((check.more for check in checks if check.code == code), ()), list[dict[str, Any]]()
     for value in more:
-        match = re.fullmatch(pattern, value.name)
+        match = re.fullmatch(r"read with (?P<n>\d+) labels|(?P<other>.+), (?P<m>\d+) labels", value.name)
         if match is None or value.value is None:
             continue
         group = match.groupdict()
@@ -270,13 +266,12 @@ def _curve(more: Sequence[Any], pattern: str, *, discrete: bool) -> Figure | Non
         method = group["other"] or "latents"
         entries.append({"method": method, "labels": int(group["m"] or group["n"]), "n": value.n, "over": "episodes",
                         "metric": "accuracy" if discrete else "R\u00b2", **told})  # fmt: skip
-    budgets = sorted({entry["labels"] for entry in entries})
-    return page.curve(entries, budgets=budgets) if entries else None
-
-
-def _cut(more: Sequence[Any]) -> str:
+    if not entries:
+        return None
     below = any(value.value is not None and value.value < 0 for value in more)
-    return "; what is worse than always saying the mean is drawn at 0." if below else "."
+    cut = "; what is worse than always saying the mean is drawn at 0." if below else "."
+    drawn = page.curve(entries, budgets=sorted({entry["labels"] for entry in entries}))
+    return replace(drawn, title=title, caption=caption + cut)
 
 
 def _discrete(exam: Exam) -> bool:

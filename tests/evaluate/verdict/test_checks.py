@@ -208,6 +208,13 @@ def test_a_model_of_one_half_is_asked_what_it_can_be_asked() -> None:
     assert told.name == "not enough data" and other.predicts
 
 
+def test_seeds_that_look_back_differently_far_are_asked_about_the_same_transitions() -> None:
+    farther = Pair(encode=moves)
+    farther.past = 1
+    found = checks.stable(Exam(PAIRS["sound"], recorded(), siblings=(farther,), most=256))
+    assert found.outcome == "pass" and found.value is not None and found.value.value > 0.99  # type: ignore[operator]
+
+
 def test_without_labels_what_wants_them_abstains() -> None:
     bare = exam("sound", labelled=False)
     assert {c.outcome for c in (*labelled.alignable(bare), *labelled.useful(bare))} == {"abstain"}
