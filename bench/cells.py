@@ -1,4 +1,4 @@
-"""What studies of many trainings share: a finished cell is kept on the disk, and numbers are means over seeds."""
+"""What studies of many trainings share: what is finished is not made again, and numbers are means over seeds."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def kept(path: Path, settings: Any, make: Callable[[], Rows]) -> tuple[Rows, boo
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, lambda file: Path(file).write_text(json.dumps({"settings": asked, "rows": rows})))
     return rows, True
+
+
+def begun(out: Path | None, settings: Any) -> Rows:
+    """The rows that a file of results holds of the same settings: a study may be stopped, committed, and gone on with."""
+    if out is None or not out.exists():
+        return []
+    told, asked = json.loads(out.read_text()), json.loads(json.dumps(settings))
+    return list(told["rows"]) if told.get("settings") == asked else []
 
 
 def over(rows: Sequence[Mapping[str, Any]], column: str, **where: Any) -> Interval:

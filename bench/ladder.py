@@ -8,7 +8,8 @@ next pixels; no quantiser; several steps; a wide latent; the target as features;
 inside training. Every model learns from the same video with the same steps, batches and seed. ``probe`` is how well a
 line, fitted on half of the held-out episodes, reads the true action from the latent on the other half; ``few`` the same
 of what the training's few labels alone read out of it, which are those that the last rung was taught.
-Killed, it goes on where it was; what is finished lies in ``--home``.
+Killed, it goes on where it was: finished rungs lie in ``--home``, and finished seeds in the file of results, which is
+written after each.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import Rows, kept, over
+from cells import Rows, begun, kept, over
 from minimal import Readout
 
 from tacit import data as recordings
@@ -95,11 +96,16 @@ def cell(name: str, rung: str, seed: int, *, home: Path, steps: int) -> Rows:
     return [facts | {measure: value.value for measure, value in read.items()}]
 
 
+def settings(steps: int) -> dict[str, Any]:
+    """All that decides the numbers beside environment, rung and seed."""
+    sizes = {"frames": FRAMES, "size": SIZE, "labels": LABELS, "narrow": NARROW}
+    return {"steps": steps, **sizes, "places": PLACES, "pixels": PIXELS, "features": FEATURES, "shift": SHIFT, **INSIDE}
+
+
 def done(name: str, rung: str, seed: int, *, home: Path, steps: int) -> Rows:
     """A cell from the disk if it was finished with the same settings, else made and put there."""
     path = home / "cells" / f"{name}-{rung}-{seed}.json".replace("/", "-").replace(" ", "-")
-    settings = [steps, FRAMES, SIZE, LABELS, NARROW, WIDE, REACH, SHIFT, repr(PLACES[name]), PIXELS, FEATURES, INSIDE]
-    rows, made = kept(path, settings, lambda: cell(name, rung, seed, home=home, steps=steps))
+    rows, made = kept(path, settings(steps), lambda: cell(name, rung, seed, home=home, steps=steps))
     if made:
         row = rows[0]
         told = f"probe {row['probe']:.3f}, few {row['few']:.3f}"
@@ -158,17 +164,23 @@ def main() -> int:
     parser.add_argument("--environments", nargs="+", default=list(PLACES), choices=list(PLACES))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [
-        row
-        for seed in given.seeds
-        for name in given.environments
-        for rung in RUNGS
-        for row in done(name, rung, seed, home=given.home, steps=given.steps)
-    ]
-    told = gaps(rows, given.environments)
+    before, rows, passed = begun(given.out, settings(given.steps)), Rows(), False
+    for seed in given.seeds:
+        known = {(row["environment"], row["rung"]): row for row in before if row["seed"] == seed}
+        for name in given.environments:
+            for rung in RUNGS:
+                old = known.get((name, rung))
+                rows += [old] if old else done(name, rung, seed, home=given.home, steps=given.steps)
+        passed = concluded(rows, given)
+    return 0 if passed else 1
+
+
+def concluded(rows: Rows, given: argparse.Namespace) -> bool:
+    """Say, and write down, what the seeds so far come to."""
+    told, seeds = gaps(rows, given.environments), sorted({row["seed"] for row in rows})
     said = sentence(told, rows, given.environments)
-    print(said)
-    passed = len(given.environments) > 1 and all(entry["gap"] > 0 for entry in told)
+    print(said, flush=True)
+    passed = len(given.environments) > 1 and len(seeds) > 2 and all(entry["gap"] > 0 for entry in told)
     if given.out:
         Claim(
             claim=said,
@@ -178,13 +190,14 @@ def main() -> int:
                 p: {e["claim"]: [e["low"], e["high"]] for e in told if e["environment"] == p}
                 for p in given.environments
             },
-            n=len(given.seeds),
-            seeds=tuple(given.seeds),
+            n=len(seeds),
+            seeds=tuple(seeds),
             bar=BAR,
             passed=passed,
             rows=rows,
+            extra={"settings": settings(given.steps)},
         ).save(given.out, draw=lambda axes: drawn(rows, axes, given.environments))
-    return 0 if passed else 1
+    return passed
 
 
 if __name__ == "__main__":

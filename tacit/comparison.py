@@ -34,7 +34,7 @@ def compare(
     data: Sequence[Path],
     out: Path,
     *,
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,
     terms: Terms = Terms(),
     workers: int = 1,
     engine: Engine = "local",
@@ -128,18 +128,19 @@ class Work:
         return self.note(cell).exists() and not self.read(cell)["failed"]
 
 
-def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int) -> list[Cell]:
+def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Sequence[int]) -> list[Cell]:
     """The cells in the order in which they are worked through: seed by seed, so that early on there is one of each."""
     each, paths = list(dict.fromkeys(recipes)), list(dict.fromkeys(Path(path) for path in data))
-    if not each or not paths or seeds < 1:
-        given = f"{len(each)} recipes, {len(paths)} datasets and {seeds} seeds"
+    numbers = list(range(seeds) if isinstance(seeds, int) else dict.fromkeys(seeds))
+    if not each or not paths or not numbers:
+        given = f"{len(each)} recipes, {len(paths)} datasets and {len(numbers)} seeds"
         raise here.Unknown(f"A comparison was given {given}; wanted at least one of each.")
     names, depth = [path.resolve().name for path in paths], 1
     while len(set(names)) < len(names) and depth < 20:  # two folders of one name: by their parents', too
         depth += 1
         names = ["-".join(path.resolve().parts[-depth:]) for path in paths]
     pairs = list(zip(paths, names, strict=True))
-    return [Cell(recipe, path, name, seed) for seed in range(seeds) for path, name in pairs for recipe in each]
+    return [Cell(recipe, path, name, seed) for seed in numbers for path, name in pairs for recipe in each]
 
 
 def rehearsed(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int, terms: Terms, workers: int) -> Report:
