@@ -27,7 +27,7 @@ def kept(path: Path, settings: Any, make: Callable[[], Rows]) -> tuple[Rows, boo
 
 
 def begun(out: Path | None, settings: Any) -> Rows:
-    """The rows that a file of results holds of the same settings: a study may be stopped, committed, and gone on with."""
+    """The rows that a file of results holds of the same settings, so that a study goes on where its file stops."""
     if out is None or not out.exists():
         return []
     told, asked = json.loads(out.read_text()), json.loads(json.dumps(settings))
