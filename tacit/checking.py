@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
+from rich.table import Table
 from tyro.conf import Positional, arg
 
 from tacit import info as here
@@ -25,9 +27,10 @@ MOMENTS, WAYS = 128, 3  # of twins, where a simulator is at hand
 
 
 def check(
-    model: Positional[Given],
+    model: Positional[Given] = "",
     *,
     data: Annotated[Path, arg(metavar="D")],
+    rank: Folder = None,
     out: Folder = None,
     siblings: Models = (),
     compare: Models = (),
@@ -45,10 +48,12 @@ def check(
       tacit check out/latents --data out/video --siblings out/seed-1 out/seed-2 --out out/verdict
       tacit check my_adapter.py:load --data out/video
       tacit check out/latents --data out/video --compare out/lapo out/laom
+      tacit check --rank out/seeds --data out/video
 
     Args:
         model: the folder of a saved latent action model, or FILE.py:FUNCTION, a function that returns one
         data: a dataset; episodes that the model was trained on are told apart
+        rank: a folder of saved models to be put in order by a score that wants no label
         out: a folder for verdict.json and verdict.html
         siblings: the same model trained with other seeds, to see whether they found the same
         compare: models to be put beside this one
@@ -60,7 +65,12 @@ def check(
     from tacit.evaluate.verdict import sheet
     from tacit.evaluate.verdict.verdict import verdict_of
 
+    if bool(model) == (rank is not None):
+        given = f"{model} and --rank {rank}" if model else "neither"
+        raise here.Unknown(f"tacit check was given {given}; wanted one model to judge, or --rank DIR to order many.")
     console = Console(stderr=True)
+    if rank is not None:
+        return ranked(rank, data, out=out, size=size, most=most, seed=seed, console=console)
     whole: dict[str, Any] = {"size": size, "most": most, "seed": seed, "simulated": not no_simulator}
     with console.status("reading") as status:
         found = []
@@ -81,6 +91,61 @@ def check(
     facts = {"verdicts": [v.plain() for v in verdicts]} if compare else verdicts[0].plain()
     page_at = [f"The page: {out / 'verdict.html'}"] if out is not None else []
     return Told(facts, Group(*verdicts, *page_at))
+
+
+def ranked(
+    home: Path, data: Path, *, out: Path | None, size: int | None, most: int, seed: int, console: Console
+) -> Told:
+    """Every latent action model under a folder on the same episodes, the best first by its score without labels."""
+    from tacit import data as recordings
+    from tacit.evaluate.holdout import prints
+    from tacit.evaluate.verdict.exam import Exam
+    from tacit.evaluate.verdict.score import score
+
+    models = found(home)
+    seen = frozenset().union(*(prints(one) for one in models.values()))
+    frames = {here.frame(one) for one in models.values()} - {None}
+    if len(frames) > 1:
+        raise ValueError(f"The models under {home} want pictures of {sorted(map(str, frames))}; rank each size alone.")
+    whole = recordings.cache(recordings.open(data), size=next(iter(frames), None) or (size and (size, size)))
+    fresh, _ = parted(whole, seen, data=data)
+    scores, left = {}, {}
+    with console.status("reading") as status:
+        for name, one in models.items():
+            status.update(f"asking {name}")
+            try:
+                scores[name] = score(Exam(one, fresh, most=most, seed=seed))
+            except ValueError as error:
+                left[name] = " ".join(str(error).split())
+    order = sorted(scores, key=lambda name: -scores[name].value)
+    told = [{"model": name, "score": scores[name].value, **scores[name].parts} for name in order]
+    what = scores[order[0]].data if order else ""
+    facts = {"format": "tacit.ranking/1", "models": told, "left_out": left, "data": what}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _written(out / "ranking.json", json.dumps(facts, indent=1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "score", *(next(iter(scores.values())).parts if scores else ())):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name in order:
+        table.add_row(name, *(f"{value:.2f}" for value in (scores[name].value, *scores[name].parts.values())))
+    words = [f"Left out: {name}: {why}" for name, why in left.items()]
+    return Told(facts, Group(table, *words, f"The score is the product of the shares beside it; {facts['data']}"))
+
+
+def found(home: Path) -> dict[str, Any]:
+    """The latent action models saved under a folder, by where they lie."""
+    from tacit.latents.model import LatentActions
+    from tacit.part import CONFIG, Part
+
+    models: dict[str, Any] = {}
+    for config in sorted(home.rglob(CONFIG)):
+        whole = Part.load(config.parent)
+        if isinstance(whole, LatentActions):
+            models[str(config.parent.relative_to(home))] = whole.eval()
+    if not models:
+        raise here.Unknown(f"{home} holds no saved latent action model; wanted a folder that holds folders of them.")
+    return models
 
 
 def exam_of(

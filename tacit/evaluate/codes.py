@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ WIDEST = 64  # numbers in a latent up to which the rank gets an interval; beyond
 FLAT = 1e-4  # a dimension that varies by less than this share of the liveliest is dead
 SAME = 1e-10  # what varies by less than this share of its square varies by rounding alone
 DRAWS = 500
+ALIKE = 0.05  # of how far codes lie apart in use: nearer ones say the same
 
 
 def codes(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int = 0) -> list[Value]:
@@ -27,7 +29,7 @@ def codes(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int
     holdout.refuse_overlap(model, episodes)
     path = holdout.walk(episodes, length=holdout.span(model), most=most, seed=seed)
     latents, data = holdout.infer(model, path), holdout.told(episodes)
-    return [*_of_codes(model, path, data), *_of_latents(latents, path, data)]
+    return [*_of_codes(model, path, latents, data), *_of_latents(latents, path, data)]
 
 
 def symbols(model: Any, path: holdout.Walk) -> NDArray[np.int64] | None:
@@ -53,6 +55,24 @@ def counts(chosen: ArrayLike, size: int, *, groups: int = 1) -> NDArray[np.int64
         )
     books = given.reshape(len(given), groups, -1)
     return np.stack([np.bincount(books[:, g].ravel(), minlength=size) for g in range(groups)])
+
+
+def merged(
+    chosen: NDArray[np.int64], latents: ArrayLike, *, starts: Sequence[int], groups: int = 1
+) -> NDArray[np.int64]:
+    """The codes, those that stand for nearly the same numbers called by one name: copies in a book are one code."""
+    z, edges = np.asarray(latents, np.float64), [*starts, np.asarray(latents).shape[1]]
+    if len(starts) != chosen.shape[1]:
+        return chosen
+    out, columns = chosen.copy(), np.split(np.arange(chosen.shape[1]), groups)
+    for book in columns:
+        told = np.concatenate([chosen[:, k] for k in book])
+        said = np.concatenate([z[:, edges[k] : edges[k + 1]] for k in book])
+        names, first = np.unique(told, return_index=True)
+        values, unit = said[first], max(float(said.var(0).sum()) ** 0.5, 1e-12)
+        alike = np.linalg.norm(values[:, None] - values[None], axis=-1) < ALIKE * unit
+        out[:, book] = names[alike.argmax(1)][np.searchsorted(names, chosen[:, book])]
+    return out
 
 
 def perplexity(hits: ArrayLike) -> float:
@@ -91,7 +111,7 @@ def _rank(square: NDArray[np.float64], energy: float) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _of_codes(model: Any, path: holdout.Walk, data: str) -> list[Value]:
+def _of_codes(model: Any, path: holdout.Walk, latents: NDArray[np.float32], data: str) -> list[Value]:
     names = ("codes in use", "dead codes", "perplexity")
     chosen = symbols(model, path)
     if chosen is None:
@@ -100,6 +120,7 @@ def _of_codes(model: Any, path: holdout.Walk, data: str) -> list[Value]:
     size, groups = int(getattr(book, "codes", chosen.max() + 1)), int(getattr(book, "groups", 1))
     hits = counts(chosen, size, groups=groups)
     used = hits > 0
+    chosen = merged(chosen, latents, starts=getattr(book, "starts", ()), groups=groups)
     ids = np.repeat(np.arange(groups), chosen.shape[1] // groups) * size + chosen
     which, ids = np.unique(ids, return_inverse=True)
     table = np.zeros((int(path.owner.max()) + 1, len(which)))

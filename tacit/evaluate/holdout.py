@@ -18,7 +18,7 @@ from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.part import Part
 
-BATCH = 512  # transitions at a time
+BATCH = 128  # transitions at a time: a picture's networks want some megabytes for each
 COARSE = 16  # rows and columns of a picture as it is seen beside a model
 MOST = 2048  # transitions looked at where nobody says otherwise: enough for intervals of a few per cent
 

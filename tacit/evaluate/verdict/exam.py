@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from tacit.clip import Clip, Space, floats
+from tacit.clip import Clip, Space
 from tacit.data.episodes import Episodes
 from tacit.data.twins import Twins
 from tacit.evaluate import holdout
 from tacit.evaluate.altered import ended, ending, others, seen, square
-from tacit.evaluate.codes import codes, directions
+from tacit.evaluate.codes import codes
 from tacit.evaluate.content import nuisance
 from tacit.evaluate.interval import Interval, bootstrap
-from tacit.evaluate.latents import align, judge
+from tacit.evaluate.latents import REACH, align, judge
 from tacit.evaluate.probe import (
     AGAIN,
     HELD,
@@ -37,14 +36,13 @@ from tacit.evaluate.probe import (
 )  # fmt: skip
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.adapter import halves
-from tacit.parts.flow import flow
+from tacit.evaluate.verdict.views import Motion, Principal, Random, View, condensed, taught
 
 Array = NDArray[np.float64]
-FINE = 32  # what moves is looked for in a picture of so many cells each way
-STEPS, WIDE = 250, 16  # of the rival: an inverse model that learns from the labels alone
-TERMS = 16  # main components of a latent, and of a frame, that are multiplied with one another
 LABELS = (16, 64, 256)
-TRIPS = ("again", "direct", "rest", "change", "back", "forth", "painted", "apart")
+UNTOLD = 0.3  # of a change: what a latent leaves unsaid of where a recording jumps
+MANY = 4096  # labels from which what a demonstrator usually does is learnt
+TRIPS = ("again", "direct", "rest", "change", "back", "forth", "painted", "carried")
 
 
 @dataclass
@@ -59,6 +57,7 @@ class Exam:
     tracks: tuple[NDArray[Any], ...] | None = None  # what is known to go on by itself, an array an episode
     most: int = holdout.MOST
     seed: int = 0
+    body: Episodes | None = None  # of another body, whose latents are lent to this one
     told: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +75,23 @@ class Exam:
         if not self.predicts:  # else it has been measured with all the rest
             return align(self.model, self.episodes, most=self.most, seed=self.seed)
         return [v for name, v in self.judged.items() if "offset" in name]
+
+    def adds(self, best: int) -> Interval:
+        """How much of the latent the label beside it tells that the label at its best offset does not.
+
+        A body that answers late answers a little at once; of a label that lies elsewhere the latent knows nothing.
+        """
+        sides = gather({"z": self.model}, self.episodes, most=self.most, reach=REACH, seed=self.seed)
+        assert not isinstance(sides, str)
+
+        def said(offsets: tuple[int, ...]) -> Array:
+            x, seen = (np.concatenate([targets(s.around[:, k + REACH], sides.space) for k in offsets], 1)
+                       for s in (sides.train, sides.test))  # fmt: skip
+            fitted = linear(x, sides.train.inputs["z"], groups=sides.train.owner, discrete=False)
+            return tally(fitted(seen), sides.test.inputs["z"], space=flat, owner=sides.test.owner)
+
+        flat = Space("continuous", sides.test.inputs["z"].shape[1])
+        return gain(said((best, 0)), said((best,)), space=flat)
 
     @cached_property
     def codes(self) -> dict[str, Value]:
@@ -127,7 +143,7 @@ class Exam:
         return [
             square(again, want), square(guess, want), square(nothing, kept), square(kept, want),
             square(forth, -backwards), square(forth, torch.zeros_like(forth)),
-            square(lent, want), square(elsewhere, want),
+            square(lent, want), square(elsewhere, kept),
         ]  # fmt: skip
 
     def share(self, *names: str) -> Interval:
@@ -136,38 +152,91 @@ class Exam:
         return bootstrap(columns, lambda rows: _share(*rows.sum(0)))
 
     @cached_property
+    def jumps(self) -> Interval:
+        """The share of transitions that lead anywhere at all: twice that of those that end beyond half of all frames.
+
+        What follows a frame is nearer to it than most frames are, or the latent tells what took it so far; where a
+        recording jumps it is as near as any, and there is more to tell than the few numbers of a latent can.
+        """
+        both = self._told(View("change"))
+        if isinstance(both, str):
+            return Interval(float("nan"), float("nan"), float("nan"), 0)
+        test, change = both.test, both.test.actions
+        fitted = linear(both.train.inputs["bound"], both.train.actions, groups=both.train.owner, discrete=False)
+        way, left = np.square(change).sum(1), np.square(change - fitted(test.inputs["bound"])).sum(1)
+        nearer = ((_apart(test.inputs["o"]) < way[:, None]).sum(1) - 1) / max(1, len(way) - 1)  # less itself
+        table = np.stack([2.0 * ((nearer > 0.5) & (left > UNTOLD * way)), np.ones(len(way))], 1)
+        return bootstrap(holdout.summed(table, test.owner), lambda rows: float(np.divide(*rows.sum(0)[:2])))
+
+    @cached_property
+    def hindsight(self) -> Interval | None:
+        """Whether the latent of standing still after a move is that of the move (1), or another (0 and below).
+
+        Asked of what looks further back than the present: one that does so for context knows that nothing was done.
+        """
+        if not getattr(self.model, "past", 0):
+            return None
+        table = np.zeros((len(self.path), 2))
+        with holdout.still(self.model, seed=self.seed):
+            for rows, clip in self.path.batches(holdout.place(self.model)):
+                rest = (
+                    self.model.infer(_held(clip, *way))[:, -1] for way in ((-3, -2, -2), (-3, -3, -2), (-2, -2, -2))
+                )
+                after, move, none = rest
+                columns = [square(none, move) - square(after, move), square(none, move)]
+                table[rows] = torch.stack(columns, 1).double().cpu().numpy()
+        return bootstrap(holdout.summed(table, self.path.owner), lambda rows: float(np.divide(*rows.sum(0)[:2])))
+
+    @cached_property
     def sides(self) -> Sides | str:
         """Labelled transitions to fit on and to test on, with the latent and with what there is beside it."""
         found = gather(self._views, self.episodes, most=self.most, seed=self.seed)
-        return found if isinstance(found, str) else _condensed(found)
+        return found if isinstance(found, str) else condensed(found)
 
     @cached_property
     def effects(self) -> Sides | str:
-        """The same with what moved in the picture, and how far, in place of an action: what is known without labels."""
-        if self.episodes.spec.frame is None or len(self.episodes) < 2:
-            return "what moves is seen in pictures alone, of two episodes or more"
-        motion: Any = Motion()
+        """The same with what happened in place of an action: what is known without labels.
+
+        Of pictures it is how far what changed has moved; of states, what their change is beyond what a line tells of it
+        from the state alone.
+        """
+        states = self.episodes.spec.frame is None
+        return self._told(View("change") if states else Motion(), less=states)
+
+    def _told(self, looked: Any, *, less: bool = False) -> Sides | str:
+        """Both sides' transitions with what a view says in place of an action; ``less`` what the state tells of it."""
+        if len(self.episodes) < 2:
+            return "what happens is fitted on some episodes and tested on others, and there is one"
         sides = []
         for part in self.episodes.split(HELD, seed=AGAIN + self.seed):
             path = holdout.walk(part, length=holdout.span(self.model), most=self.most, seed=self.seed, ordered=True)
             if not len(path):
                 return "too few frames to fit a probe and to test it"
             inputs = {name: holdout.infer(view, path).astype(np.float64) for name, view in self._views.items()}
-            moved = holdout.infer(motion, path).astype(np.float64)
-            sides.append(Side(inputs, moved[:, None], path.owner))
-        return _condensed(Sides(sides[0], sides[1], Space("continuous", 2)))
+            happened = holdout.infer(looked, path).astype(np.float64)
+            sides.append(Side(inputs, happened[:, None], path.owner))
+        train, test = sides
+        if less:
+            drift = linear(train.inputs["o"], train.actions, groups=train.owner, discrete=False)
+            train, test = (replace(s, around=s.around - drift(s.inputs["o"])[:, None]) for s in sides)
+        return condensed(Sides(train, test, Space("continuous", train.actions.shape[1])))
 
     @property
     def _views(self) -> dict[str, Any]:
         return {"z": self.model, "o": View("o"), "change": View("change"), "random": Random(self.seed)}
 
     def gap(self, sides: Sides) -> Interval:
-        """How much more a line tells whose slopes depend on where things are than one of the latent, or of the frame.
+        """How much more is read by who knows where things are than from the latent, or from the frame, alone.
 
-        Whatever turns a latent with its scene is undone by such slopes: each number times each component of the frame.
+        Two readers know it: a line whose slopes depend on it, which undoes what turns a latent with its scene, and a
+        network, which undoes what turns it far.
         """
-        bound, z, o = (self.read((name,), sides=sides) for name in ("bound", "z", "o"))
-        return gain(bound, z if quality(z, sides.space) >= quality(o, sides.space) else o, space=sides.space)
+        kinds = ("linear", "network")
+        known = [self.read(("z", "o"), kind=kind, sides=sides) for kind in kinds]
+        known.append(self.read(("bound",), sides=sides))
+        alone = [self.read((name,), kind=kind, sides=sides) for name in ("z", "o") for kind in kinds]
+        best, other = (max(some, key=lambda t: quality(t, sides.space)) for some in (known, alone))
+        return gain(best, other, space=sides.space)
 
     def read(
         self,
@@ -184,6 +253,22 @@ class Exam:
         discrete, groups = sides.space.discrete, sides.train.owner[rows]
         fitted = (linear if kind == "linear" else network)(x, y, groups=groups, discrete=discrete)  # type: ignore[operator]
         return tally(fitted(sides.test.joined(names)), sides.test.actions, space=sides.space, owner=sides.test.owner)
+
+    @cached_property
+    def habit(self) -> Array:
+        """What the observation tells of the action, by a line or a network, learnt from all labels that are at hand."""
+        test, views = self.labelled.test, {"o": View("o")}
+        told = self.labelled
+        if self.learnt is not None and self.learnt.spec.space is not None and self.learnt.labelled > len(test.actions):
+            more = holdout.walk(self.learnt, most=MANY, among=self.learnt.mask, seed=self.seed, ordered=True)
+            sides = [gather(views, self.episodes, most=self.most, seed=self.seed)]
+            assert not isinstance(sides[0], str)
+            seen = holdout.infer(views["o"], more).astype(np.float64)  # type: ignore[arg-type]
+            done = np.asarray(self.learnt.column("actions"))[more.at][:, None]
+            train, test = principal(Side({"o": seen}, done, more.owner), sides[0].test)
+            told = Sides(train, test, self.space)
+        found = [self.read(("o",), kind=kind, sides=told) for kind in ("linear", "network")]
+        return max(found, key=lambda t: quality(t, self.space))
 
     @property
     def labelled(self) -> Sides:
@@ -220,102 +305,6 @@ class Exam:
         return nuisance(wide, self.episodes, tracks=self.tracks, most=self.most, seed=self.seed)
 
 
-class View:
-    """The observation, or its change, made coarse: what is known without any model."""
-
-    seen: frozenset[str] = frozenset()
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def infer(self, clip: Clip) -> Tensor:
-        x = holdout.coarse(clip)
-        return x[:, :-1] if self.what == "o" else x[:, 1:] - x[:, :-1]
-
-
-class Motion:
-    """How far what changed in the picture has moved, to the right and down, on average."""
-
-    seen: frozenset[str] = frozenset()
-
-    def infer(self, clip: Clip) -> Tensor:
-        assert clip.frames is not None
-        frames = floats(clip.frames)
-        high, wide = frames.shape[-2:]
-        small = F.adaptive_avg_pool2d(frames.flatten(0, 1), (min(FINE, high), min(FINE, wide)))
-        x = small.unflatten(0, frames.shape[:2])
-        before, after = x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)
-        weight = (after - before).abs().sum(1, keepdim=True)
-        found = (flow(before, after) * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
-        return found.unflatten(0, (len(clip), clip.time - 1))
-
-
-class Random:
-    """An encoder of two observations that has learnt nothing."""
-
-    seen: frozenset[str] = frozenset()
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def infer(self, clip: Clip) -> Tensor:
-        x = holdout.coarse(clip)
-        both, random = torch.cat([x[:, :-1], x[:, 1:]], -1), torch.Generator().manual_seed(self.seed)
-        weights = torch.randn(both.shape[-1], 64, generator=random).to(both) / both.shape[-1] ** 0.5
-        return torch.tanh(4 * both @ weights)
-
-
-class Principal:
-    """The main directions of the change, as many as a latent has numbers."""
-
-    seen: frozenset[str] = frozenset()
-
-    def __init__(self, episodes: Episodes, count: int, *, seed: int) -> None:
-        path = holdout.walk(episodes, length=2, most=holdout.MOST, seed=seed)
-        change = holdout.infer(View("change"), path).astype(np.float64)  # type: ignore[arg-type]
-        self.axes = torch.from_numpy(directions(change)[:, -count:].copy()).float()
-
-    def infer(self, clip: Clip) -> Tensor:
-        return View("change").infer(clip) @ self.axes.to(clip.device)
-
-
-def _condensed(sides: Sides) -> Sides:
-    """Pictures in few components, and beside them the latent ``bound`` to where things are."""
-    train, test = (replace(s, inputs={**s.inputs, "bound": s.inputs["z"]}) for s in (sides.train, sides.test))
-    for name in ("o", "change", "bound"):
-        train, test = principal(train, test, name=name)
-    return Sides(_bound(train), _bound(test), sides.space)
-
-
-def _bound(side: Side) -> Side:
-    """The latent's main components, the frame, and the products of the main components of both."""
-    z, o = side.inputs["bound"][:, -TERMS:], side.inputs["o"]
-    products = (z[:, :, None] * o[:, None, -TERMS:]).reshape(len(z), -1)
-    return replace(side, inputs={**side.inputs, "bound": np.concatenate([z, o, products], 1)})
-
-
-def taught(x: Array, y: Array, *, test: Array, discrete: bool, seed: int = 0) -> Array:
-    """What a small network that learnt ``y`` from these rows alone says of others."""
-    centre, scale = x.mean(0), np.maximum(x.std(0), 1e-3 * max(float(x.std()), 1e-9))
-    unit = 1.0 if discrete else np.maximum(y.std(0), 1e-9)
-    middle = 0.0 if discrete else y.mean(0)
-    ready = [torch.from_numpy((v - centre) / scale).float().clamp(-10, 10) for v in (x, test)]
-    wanted = torch.from_numpy((y - middle) / unit).float()
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(x.shape[1], 8 * WIDE), nn.GELU(), nn.Linear(8 * WIDE, y.shape[1]))
-        optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.1)
-        for _ in range(STEPS):
-            rows = torch.randint(len(wanted), (min(64, len(wanted)),))
-            said = net(ready[0][rows])
-            cost = F.cross_entropy(said, wanted[rows]) if discrete else F.mse_loss(said, wanted[rows])
-            optimiser.zero_grad(set_to_none=True)
-            cost.backward()
-            optimiser.step()
-    with torch.no_grad():
-        return np.asarray(net(ready[1]).double().numpy() * unit + middle)
-
-
 def affine(one: Array, other: Array, *, owner: NDArray[np.int64]) -> Array:
     """What the best affine map from one latent to another misses, summed over each episode it was not fitted on."""
     held = holdout.fold(owner, 2) == 0
@@ -327,6 +316,19 @@ def affine(one: Array, other: Array, *, owner: NDArray[np.int64]) -> Array:
 
 def _last(latents: Tensor, last: Tensor) -> Tensor:
     return torch.cat([latents[:, :-1], last[:, None]], 1)
+
+
+def _held(clip: Clip, before: int, now: int, after: int) -> Clip:
+    """The clip with these of its moments before the present, at it and after it."""
+    moments = [before] * (clip.time - 2) + [now, after]
+    seen = {name: None if x is None else x[:, moments] for name, x in (("frames", clip.frames), ("state", clip.state))}
+    return clip.replace(**seen)
+
+
+def _apart(x: Array) -> Array:
+    """The squared distance of each row from each other."""
+    size = np.square(x).sum(1)
+    return np.maximum(size[:, None] + size - 2 * x @ x.T, 0)
 
 
 def _turned(clip: Clip) -> Clip:

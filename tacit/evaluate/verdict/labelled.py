@@ -11,16 +11,15 @@ from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.check import LIMITS, Check, lacking, told
 from tacit.evaluate.verdict.exam import LABELS, Exam
 
-STEP = ("A", "in step", "Are labels in step with the frames?")
-LATE = 0.3  # of what the best offset tells: what a body that answers late still answers at once
+STEP = ("A", "in step", "Does each latent stand for one step, and the label beside it for the same?")
 
 
 def alignable(exam: Exam) -> list[Check]:
     """Whether few labels tell what latents mean, better than the same labels spent otherwise, and whether in step."""
-    what, step = ("C7", "alignable", "Do few labels tell what latents mean?"), STEP
-    if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
-        return [Check(*step, "abstain", note=why), Check(*what, "abstain", note=why)]
+    what = ("C7", "alignable", "Do few labels tell what latents mean?")
     first = _in_step(exam)
+    if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
+        return [first, Check(*what, "abstain", note=why)]
     count, more, rivals = len(exam.labelled.train.actions), [], {}
     budgets = [n for n in LABELS if n < count] or [count]
     for labels in budgets:
@@ -54,7 +53,7 @@ def useful(exam: Exam) -> list[Check]:
     if why := lacking(exam) or (exam.sides if isinstance(exam.sides, str) else ""):
         return [Check(*first, "abstain", note=why), Check(*what, "abstain", note=why)]
     space = exam.space
-    settled = Value.of("of the action told by what is seen before it", score(_index(exam), space), data=exam.told)
+    settled = Value.of("of the action told by what is seen before it", score(exam.habit, space), data=exam.told)
     assert settled.value is not None
     determined = Check(*first, told(good=LIMITS["settled"].kept(settled.value)), settled, None, "", LIMITS["settled"],
                        "too deterministic")  # fmt: skip
@@ -80,12 +79,6 @@ def useful(exam: Exam) -> list[Check]:
     return [determined, Check(*what, told(good=good), value, 1.0, "plain cloning", LIMITS["thrift"], None, note, more)]
 
 
-def _index(exam: Exam) -> Any:
-    """What the observation tells of the action, by a line or a network, whichever tells more."""
-    found = [exam.read(("o",), kind=kind) for kind in ("linear", "network")]
-    return max(found, key=lambda t: quality(t, exam.space))
-
-
 def _floor(exam: Exam) -> float:
     """What always saying the same thing gets right."""
     sides = exam.labelled
@@ -106,16 +99,33 @@ def _cloned(exam: Exam, labels: int) -> Any:
 
 
 def _in_step(exam: Exam) -> Check:
-    """Whether latents go with the labels beside them; a body may answer late, but no cause comes after its effect."""
+    """Whether frames follow one another, latents stand for one step, and labels lie beside their own."""
+    if why := lacking(exam):
+        return Check(*STEP, "abstain", note=why)
+    jumps, limit = Value.of("transitions that are jumps", exam.jumps, data=exam.told), LIMITS["jumps"]
+    if jumps.value is not None and not limit.kept(jumps.value):
+        note = "windows cross the ends of episodes, or recordings are cut"
+        return Check(*STEP, "fail", jumps, 0.0, "one frame leads to the next", limit, "misaligned", note)
+    if isinstance(exam.sides, str):
+        note = f"of the frames; of labels nothing is known: {exam.sides}"
+        return Check(*STEP, "pass", jumps, 0.0, "one frame leads to the next", limit, "misaligned", note)
+    back = _looking_back(exam)
+    if back is not None and back.value is not None and not LIMITS["hindsight"].kept(back.value):
+        note, limit = "latents are made of several steps", LIMITS["hindsight"]
+        return Check(*STEP, "fail", back, 0.0, "one step", limit, "misaligned", note, (jumps,))
     offset, *beside = exam.offsets
-    scores = {v.name: v.value for v in beside}
     if offset.value is None:
-        return Check(*STEP, "abstain", offset, names="misaligned", note=offset.note)
-    chance = min(v or 0.0 for v in scores.values()) if exam.space.discrete else 0.0
-    best, here = ((scores[f"linear probe at offset {k:+d}"] or 0.0) - chance for k in (int(offset.value), 0))
+        return Check(*STEP, "abstain", offset, names="misaligned", note=offset.note, more=(jumps,))
     sure = offset.low is not None and offset.high is not None and not offset.low <= 0 <= offset.high
-    late = offset.value < 0 and here >= LATE * best
+    late = sure and offset.value < 0 and exam.adds(int(offset.value)).low > 0
     way = "later" if offset.value > 0 else "earlier"
     note = f"latents go best with labels {abs(offset.value):.0f} steps {way}" if sure else ""
-    note += ": the body answers late" if sure and late else ""
-    return Check(*STEP, told(good=not sure or late), offset, 0.0, "in step", names="misaligned", note=note)
+    note += ", and with those beside them too: the body answers late" if late else ""
+    more = (jumps, *([back] if back else []))
+    return Check(*STEP, told(good=not sure or late), offset, 0.0, "in step", names="misaligned", note=note, more=more)
+
+
+def _looking_back(exam: Exam) -> Value | None:
+    """Whether latents hold what was done before the step that they are of, where the model looks so far back."""
+    name = "how like the latent of a move that of standing still after it is"
+    return None if exam.hindsight is None else Value.of(name, exam.hindsight, data=exam.told)

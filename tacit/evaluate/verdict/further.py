@@ -1,0 +1,116 @@
+"""Further numbers beside the checks: drift of long predictions, leaks by gradient, and latents lent to another body."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.clip import Clip, floats
+from tacit.data.episodes import Episodes
+from tacit.evaluate import holdout
+from tacit.evaluate.altered import ended, ending, seen, square
+from tacit.evaluate.interval import bootstrap
+from tacit.evaluate.report import Value
+from tacit.evaluate.verdict.exam import Exam
+
+AHEAD = (2, 4, 8)  # steps on a model's own predictions
+ROWS = 64  # transitions whose gradient is taken
+FEW = 256  # transitions of long predictions and of another body: further numbers may be rougher
+
+
+def drift(exam: Exam) -> list[Value]:
+    """What is missed so many steps on, when each prediction is made from the last and each latent is the true one's.
+
+    Of the change since the beginning, so that 1 is as bad as never having moved.
+    """
+    model, span = exam.model, holdout.span(exam.model)
+    longest = int(exam.episodes.lengths.max()) - span + 1
+    steps = [k for k in AHEAD if k <= longest]
+    if not steps or not exam.pictures:
+        return []
+    path = holdout.walk(exam.episodes, length=span + steps[-1] - 1, most=min(FEW, exam.most), seed=exam.seed)
+    table = np.zeros((len(path), 2 * len(steps)))
+    with holdout.still(model, seed=exam.seed):
+        for rows, clip in path.batches(holdout.place(model)):
+            z, back, made, columns = model.infer(clip), seen(model, clip), clip, list[Tensor]()
+            assert back is not None
+            first = _shown(clip)[:, span - 2]
+            for k in range(1, steps[-1] + 1):
+                window = made.steps(k - 1, k - 1 + span)
+                guess = back(model.predict(window, z[:, k - 1 : k + span - 2])[:, -1].float())
+                made = _put(made, guess, at=k + span - 2)
+                if k in steps:
+                    true = _shown(clip)[:, k + span - 2]
+                    columns += [square(guess, true), square(first, true)]
+            table[rows] = torch.stack(columns, 1).double().cpu().numpy()
+    sums = holdout.summed(table, path.owner)
+    return [
+        Value.of(f"missed {k} steps on by its own predictions",
+                 bootstrap(sums[:, 2 * i : 2 * i + 2], lambda rows: float(np.divide(*rows.sum(0)))), data=exam.told)
+        for i, k in enumerate(steps)
+    ]  # fmt: skip
+
+
+def gradient(exam: Exam) -> Value:
+    """How steeply the prediction follows the future while the latent is held, of how steeply it follows the present."""
+    name, model = "gradient of the prediction by the future, of that by the present", exam.model
+    place = holdout.place(model)
+    _, clip = next(exam.path.batches(place, size=ROWS))
+    with holdout.still(model, seed=exam.seed):
+        z = model.infer(clip).clone()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            shown = _shown(clip).clone().requires_grad_()
+            asked = clip.replace(**{_looked(clip): shown})
+            guess = model.predict(asked, z.clone())[:, -1].float()
+            way = torch.randn(guess.shape, generator=torch.Generator().manual_seed(exam.seed)).to(guess)
+            (slope,) = torch.autograd.grad((guess * way).sum(), shown, allow_unused=True)
+    except (RuntimeError, ValueError) as error:  # somebody else's function need not be differentiable
+        return Value(name, None, data=exam.told, note=str(error).splitlines()[0][:80])
+    if slope is None:
+        return Value(name, 0.0, n=len(clip), data=exam.told, note="no gradient comes through")
+    after, now = (float(slope[:, t].double().square().sum().sqrt()) for t in (-1, -2))
+    return Value(name, after / now if now > 0 else float("inf"), n=len(clip), data=exam.told)
+
+
+def abroad(exam: Exam, other: Episodes) -> list[Value]:
+    """What another body's latents come to in these scenes: painted there, and inferred again."""
+    model, data = exam.model, f"latents of {holdout.told(other)} in the scenes of {exam.told}"
+    holdout.refuse_overlap(model, other)
+    name = "of a latent of another body, back from a trip to these scenes"
+    if not (exam.encodes and exam.predicts and exam.pictures):
+        return [Value(name, None, data=data, note="it wants a model that encodes, and predicts what it sees")]
+    span = holdout.span(model)
+    here, there = (
+        holdout.walk(e, length=span, most=min(FEW, exam.most), seed=exam.seed) for e in (exam.episodes, other)
+    )
+    count = min(len(here), len(there))
+    table = np.zeros((count, 2))
+    with holdout.still(model, seed=exam.seed):
+        for rows in np.array_split(np.arange(count), max(1, count // holdout.BATCH)):
+            theirs, mine = (w.clips.batch(w.windows[rows]).to(holdout.place(model)) for w in (there, here))
+            lent = model.infer(theirs)[:, -1]
+            given = torch.cat([model.infer(mine)[:, :-1], lent[:, None]], 1)
+            back = seen(model, mine)
+            assert back is not None
+            again = model.infer(ended(mine, back(model.predict(mine, given)[:, -1].float())))[:, -1]
+            none = model.infer(ending(mine, lambda x: x[:, -2]))[:, -1]
+            table[rows] = torch.stack([square(again, lent), square(none, lent)], 1).double().cpu().numpy()
+    sums = holdout.summed(table, here.owner[:count])
+    return [Value.of(name, bootstrap(sums, lambda rows: 1 - float(np.divide(*rows.sum(0)))), data=data)]
+
+
+def _looked(clip: Clip) -> str:
+    return "state" if clip.frames is None else "frames"
+
+
+def _shown(clip: Clip) -> Tensor:
+    """What is seen, pictures in [0, 1]."""
+    return clip.state.float() if clip.frames is None else floats(clip.frames) + 0.5  # type: ignore[union-attr]
+
+
+def _put(clip: Clip, moment: Tensor, *, at: int) -> Clip:
+    shown = _shown(clip).clone()
+    shown[:, at] = moment
+    return clip.replace(**{_looked(clip): shown})

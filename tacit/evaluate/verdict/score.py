@@ -1,0 +1,55 @@
+"""A score without labels, by which models of the same video are put in order: seeds, sizes, methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tacit.evaluate import holdout
+from tacit.evaluate.report import Value
+from tacit.evaluate.verdict.checks import transported
+from tacit.evaluate.verdict.exam import Exam
+
+PARTS = ("foreseen", "used", "not copied", "nothing is nothing", "same meaning")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a model is for all that is known without a label, from 0 to 1, and what it is the product of."""
+
+    value: float
+    parts: dict[str, float]
+    n: int
+    data: str
+
+    def values(self) -> list[Value]:
+        told = {"score without labels": self.value, **self.parts}
+        return [Value(name, part, n=self.n, data=self.data) for name, part in told.items()]
+
+
+def score(exam: Exam) -> Score:
+    """The product of the shares that the checks without labels leave of a model.
+
+    How much of the change it foresees; how much of that by its own latent; how little of the next frame the latent
+    paints into another scene; how still it keeps what does not change; how much of what happens is read from the
+    latent without knowing where things are. A product, because one of them at nought leaves nothing to act with.
+    """
+    holdout.refuse_overlap(exam.model, exam.episodes)
+    if not exam.encodes or not exam.predicts:
+        raise ValueError("A score without labels asks how a model predicts with its latents: it wants both halves.")
+    bare = Exam(exam.model, exam.episodes.unlabelled(), most=exam.most, seed=exam.seed)
+    gap = transported(bare).value
+    found = (
+        1 - _number(bare.judged["FVU"]),
+        _number(bare.judged["shuffled-latent gap"]),
+        1 - bare.share("carried", "painted", "carried").value,
+        1 - bare.share("rest", "change").value,
+        1 - (_number(gap) if gap is not None else 0.0),
+    )
+    parts = {name: float(np.clip(np.nan_to_num(part), 0, 1)) for name, part in zip(PARTS, found, strict=True)}
+    return Score(float(np.prod(list(parts.values()))), parts, len(bare.path), bare.told)
+
+
+def _number(value: Value) -> float:
+    return float("nan") if value.value is None else value.value
