@@ -35,7 +35,7 @@ def check(
     siblings: Models = (),
     compare: Models = (),
     size: Count = None,
-    most: int = 1024,
+    most: int = 512,
     seed: int = 0,
     no_simulator: bool = False,
 ) -> Told:

@@ -91,6 +91,22 @@ def test_two_models_stand_side_by_side(home: Path, capsys: pytest.CaptureFixture
     assert "my_adapter.py:load" in (tmp_path / "verdict.html").read_text()
 
 
+def test_models_are_put_in_order_without_labels(home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    train, _ = recordings.open(home / "video").split(0.4)
+    for steps in (1, 60):
+        plan = Plan(steps=steps, batch=32, device="cpu")
+        tacit(train.unlabelled(), tmp_path / "many" / f"{steps} steps", plan=plan, **TINY)
+    found = told(
+        capsys, "check", "--rank", tmp_path / "many", "--data", home / "video", "--most", "256", "--out", tmp_path
+    )
+    assert [m["model"] for m in found["models"]] == ["60 steps", "1 steps"] and not found["left_out"]
+    assert json.loads((tmp_path / "ranking.json").read_text())["models"] == found["models"]
+    assert main(["check", "--rank", str(tmp_path / "none"), "--data", str(home / "video")]) == 2
+    assert "holds no saved latent action model" in capsys.readouterr().err
+    assert main(["check", "--data", str(home / "video")]) == 2
+    assert "wanted one model to judge, or --rank DIR" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "code", "why"),
     [

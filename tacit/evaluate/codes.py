@@ -18,6 +18,7 @@ WIDEST = 64  # numbers in a latent up to which the rank gets an interval; beyond
 FLAT = 1e-4  # a dimension that varies by less than this share of the liveliest is dead
 SAME = 1e-10  # what varies by less than this share of its square varies by rounding alone
 DRAWS = 500
+Said = tuple[NDArray[np.float32], NDArray[np.int64] | None]  # latents, and codes where there are any
 ALIKE = 0.05  # of how far codes lie apart in use: nearer ones say the same
 
 
@@ -28,8 +29,19 @@ def codes(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int
     """
     holdout.refuse_overlap(model, episodes)
     path = holdout.walk(episodes, length=holdout.span(model), most=most, seed=seed)
-    latents, data = holdout.infer(model, path), holdout.told(episodes)
-    return [*_of_codes(model, path, latents, data), *_of_latents(latents, path, data)]
+    return codes_of(model, path, said(model, path), data=holdout.told(episodes))
+
+
+def codes_of(model: Any, path: holdout.Walk, said: Said, *, data: str) -> list[Value]:
+    """The same, where it is already known what the model says of the chosen transitions."""
+    latents, chosen = said
+    return [*_of_codes(model, path, latents, chosen, data), *_of_latents(latents, path, data)]
+
+
+def said(model: Any, path: holdout.Walk) -> Said:
+    """The latent of each chosen transition, and its codes, (N, K); None where the model's latents are no codes."""
+    chosen = symbols(model, path)
+    return holdout.infer(model, path), chosen
 
 
 def symbols(model: Any, path: holdout.Walk) -> NDArray[np.int64] | None:
@@ -111,9 +123,10 @@ def _rank(square: NDArray[np.float64], energy: float) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _of_codes(model: Any, path: holdout.Walk, latents: NDArray[np.float32], data: str) -> list[Value]:
+def _of_codes(
+    model: Any, path: holdout.Walk, latents: NDArray[np.float32], chosen: NDArray[np.int64] | None, data: str
+) -> list[Value]:
     names = ("codes in use", "dead codes", "perplexity")
-    chosen = symbols(model, path)
     if chosen is None:
         return [Value(name, None, data=data, note="this model's latents are no codes") for name in names]
     book = getattr(model, "bottleneck", None)

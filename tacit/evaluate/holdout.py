@@ -18,7 +18,7 @@ from tacit.data.clips import Clips
 from tacit.data.episodes import Episodes
 from tacit.part import Part
 
-BATCH = 128  # transitions at a time: a picture's networks want some megabytes for each
+BATCH = 64  # transitions at a time: the networks of pictures want some megabytes for each
 COARSE = 16  # rows and columns of a picture as it is seen beside a model
 MOST = 2048  # transitions looked at where nobody says otherwise: enough for intervals of a few per cent
 
@@ -172,7 +172,7 @@ def infer(model: Inferring, path: Walk) -> NDArray[np.float32]:
     found: list[Tensor] = []
     with still(model):
         for _, clip in path.batches(place(model)):
-            found.append(last(model.infer(clip), clip, what=f"{type(model).__name__}.infer").float().cpu())
+            found.append(latest(model, clip).float().cpu())
     latents = torch.cat(found).numpy()
     lost = int((~np.isfinite(latents)).any(1).sum())
     if lost:
@@ -181,6 +181,12 @@ def infer(model: Inferring, path: Walk) -> NDArray[np.float32]:
             "its training has failed."
         )
     return latents
+
+
+def latest(model: Inferring, clip: Clip) -> Tensor:
+    """The latent of each clip's last transition, (B, D); what can infer it alone is asked for no more."""
+    alone = getattr(model, "latest", None)
+    return alone(clip) if alone else last(model.infer(clip), clip, what=f"{type(model).__name__}.infer")
 
 
 def coarse(clip: Clip) -> Tensor:

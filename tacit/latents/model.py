@@ -188,6 +188,14 @@ class LatentActions(Part):
         """The latent of every transition, (B, T-1, D)."""
         return self.found(clip).z.unflatten(0, (len(clip), clip.time - 1))
 
+    def latest(self, clip: Clip) -> Tensor:
+        """The latent of a clip's last transition alone, (B, D): what ``infer`` says of it, for less."""
+        if self.along or self.language is not None:
+            return self.infer(clip)[:, -1]
+        _, features = self._seen(clip.steps(max(0, clip.time - self.past - 2), clip.time))
+        back = pasts(features.shape[1] - 1, self.past + 1 - self.stack, device=clip.device)[-1]
+        return self.bottleneck(self.inverse(features[:, back], features[:, -1])).z
+
     def found(self, clip: Clip) -> Bottled:
         """What the bottleneck makes of every transition, row by row: (B * (T-1), ...)."""
         _, features = self._seen(clip)

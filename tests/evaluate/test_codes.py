@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tacit.clip import Clip, Episode
 from tacit.data.episodes import Episodes
-from tacit.evaluate.codes import codes, counts, perplexity, rank, variances
+from tacit.evaluate.codes import codes, counts, merged, perplexity, rank, variances
 from tacit.evaluate.report import Value
 
 COUNT, LENGTH = 30, 21
@@ -138,3 +138,15 @@ def test_continuous_latents_have_no_codes_but_a_rank(random: np.random.Generator
 def test_a_wide_latent_is_measured_without_an_interval(random: np.random.Generator) -> None:
     found = measured(Told(), recorded(random.normal(size=(4, LENGTH, 300))))["effective rank"]
     assert found.value is not None and 40 < found.value < 80 and found.low is None and found.n == 4
+
+
+def test_copies_in_a_book_are_one_code(random: np.random.Generator) -> None:
+    """Two books of four codes: in the first three are copies of one another, in the second all differ."""
+    first = np.array([[0.0, 0], [1e-4, 0], [0, 1e-4], [3, 3]])
+    second = np.array([[0.0], [1], [2], [3]])
+    chosen = random.integers(4, size=(500, 2))
+    latents = np.concatenate([first[chosen[:, 0]], second[chosen[:, 1]]], 1)
+    found = merged(chosen, latents, starts=(0, 2), groups=2)
+    assert set(found[:, 0]) == {0, 3} and (found[:, 1] == chosen[:, 1]).all()
+    assert ((found[:, 0] == 3) == (chosen[:, 0] == 3)).all()
+    assert (merged(chosen, latents, starts=(), groups=2) == chosen).all(), "whose numbers are whose is not known"

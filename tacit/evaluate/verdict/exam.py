@@ -16,7 +16,7 @@ from tacit.data.episodes import Episodes
 from tacit.data.twins import Twins
 from tacit.evaluate import holdout
 from tacit.evaluate.altered import ended, ending, others, seen, square
-from tacit.evaluate.codes import codes
+from tacit.evaluate.codes import Said, codes_of, said
 from tacit.evaluate.content import nuisance
 from tacit.evaluate.interval import Interval, bootstrap
 from tacit.evaluate.latents import REACH, align, judge
@@ -96,7 +96,13 @@ class Exam:
     @cached_property
     def codes(self) -> dict[str, Value]:
         """Codes in use and dead, perplexity, rank."""
-        return {v.name: v for v in codes(self.model, self.episodes, most=self.most, seed=self.seed)}
+        return {v.name: v for v in codes_of(self.model, self.path, self.said, data=self.told)}
+
+    @cached_property
+    def said(self) -> Said:
+        """The latents of the chosen transitions, and their codes, if they have any."""
+        holdout.refuse_overlap(self.model, self.episodes)
+        return said(self.model, self.path)
 
     @cached_property
     def path(self) -> holdout.Walk:
@@ -104,7 +110,7 @@ class Exam:
 
     @cached_property
     def latents(self) -> Array:
-        return holdout.infer(self.model, self.path).astype(np.float64)
+        return self.said[0].astype(np.float64)
 
     @cached_property
     def pictures(self) -> bool:
@@ -126,20 +132,21 @@ class Exam:
 
     def _travelled(self, clip: Clip, owner: NDArray[np.int64]) -> list[Tensor]:
         model, back = self.model, seen(self.model, clip)
-        there = clip[torch.from_numpy(others(owner)).to(clip.device)]
+        other = torch.from_numpy(others(owner)).to(clip.device)
+        there = clip[other]
         same = ending(clip, lambda x: x[:, -2])
-        z, rest = model.infer(clip), model.infer(same)
+        z, rest = model.infer(clip), holdout.latest(model, same)
         want, kept = (model.targets(c).float()[:, -1] for c in (clip, same))
         guess = model.predict(clip, z).float()[:, -1]
-        lent = model.predict(there, _last(model.infer(there), z[:, -1])).float()[:, -1]
+        lent = model.predict(there, _last(z[other], z[:, -1])).float()[:, -1]
         elsewhere = model.targets(ending(there, lambda x: x[:, -2])).float()[:, -1]
-        nothing = model.predict(clip, _last(z, rest[:, -1])).float()[:, -1]
+        nothing = model.predict(clip, _last(z, rest)).float()[:, -1]
         again = torch.full_like(guess, float("nan"))
         if back is not None:  # z here, put to use elsewhere, read off what it did there, and put to use here
             away = ended(there, back(lent))
-            again = model.predict(clip, _last(z, model.infer(away)[:, -1])).float()[:, -1]
+            again = model.predict(clip, _last(z, holdout.latest(model, away))).float()[:, -1]
         turned = _turned(clip)
-        forth, backwards = z[:, -1] - rest[:, -1], model.infer(turned)[:, -1] - rest[:, -1]
+        forth, backwards = z[:, -1] - rest, holdout.latest(model, turned) - rest
         return [
             square(again, want), square(guess, want), square(nothing, kept), square(kept, want),
             square(forth, -backwards), square(forth, torch.zeros_like(forth)),
@@ -205,14 +212,10 @@ class Exam:
 
     def _told(self, looked: Any, *, less: bool = False) -> Sides | str:
         """Both sides' transitions with what a view says in place of an action; ``less`` what the state tells of it."""
-        if len(self.episodes) < 2:
-            return "what happens is fitted on some episodes and tested on others, and there is one"
+        if isinstance(self._viewed, str):
+            return self._viewed
         sides = []
-        for part in self.episodes.split(HELD, seed=AGAIN + self.seed):
-            path = holdout.walk(part, length=holdout.span(self.model), most=self.most, seed=self.seed, ordered=True)
-            if not len(path):
-                return "too few frames to fit a probe and to test it"
-            inputs = {name: holdout.infer(view, path).astype(np.float64) for name, view in self._views.items()}
+        for path, inputs in self._viewed:
             happened = holdout.infer(looked, path).astype(np.float64)
             sides.append(Side(inputs, happened[:, None], path.owner))
         train, test = sides
@@ -220,6 +223,20 @@ class Exam:
             drift = linear(train.inputs["o"], train.actions, groups=train.owner, discrete=False)
             train, test = (replace(s, around=s.around - drift(s.inputs["o"])[:, None]) for s in sides)
         return condensed(Sides(train, test, Space("continuous", train.actions.shape[1])))
+
+    @cached_property
+    def _viewed(self) -> list[tuple[holdout.Walk, dict[str, Array]]] | str:
+        """Transitions to fit on and to test on, labelled or not, and every view of them."""
+        if len(self.episodes) < 2:
+            return "what happens is fitted on some episodes and tested on others, and there is one"
+        found = []
+        for part in self.episodes.split(HELD, seed=AGAIN + self.seed):
+            path = holdout.walk(part, length=holdout.span(self.model), most=self.most, seed=self.seed, ordered=True)
+            if not len(path):
+                return "too few frames to fit a probe and to test it"
+            views = {name: holdout.infer(view, path).astype(np.float64) for name, view in self._views.items()}
+            found.append((path, views))
+        return found
 
     @property
     def _views(self) -> dict[str, Any]:

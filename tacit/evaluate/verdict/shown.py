@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tacit.clip import Clip, floats
 from tacit.evaluate import holdout, page
 from tacit.evaluate.altered import seen
-from tacit.evaluate.codes import counts, symbols
+from tacit.evaluate.codes import counts
 from tacit.evaluate.latents import repertoire
 from tacit.evaluate.page import Figure
 from tacit.evaluate.verdict.check import Check
@@ -208,7 +208,7 @@ def usage(exam: Exam) -> Figure | None:
     """How often each code is used; of a latent without codes, how its liveliest numbers are spread."""
     if not exam.encodes:
         return None
-    words = symbols(exam.model, exam.path)
+    words = exam.said[1]
     if words is None:
         return _spread(exam.latents)
     book = getattr(exam.model, "bottleneck", None)

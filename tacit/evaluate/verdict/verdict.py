@@ -66,17 +66,17 @@ REMEDIES: dict[Ailment, Remedy] = {
         "Add video of play, or look further ahead.",
         "tacit data merge {data} PLAY out/both",
     ),
-    "state-entangled": Remedy(
-        "the same latent means different things in different places",
-        "what is tied to the state also follows whatever moves in it; untie it first",
-        "Move the inverse model's pictures, so that it cannot say where things are; bring more play.",
-        "tacit train laom --data {data} --labels 0 --dim 16 --shift 4 --out out/again",
-    ),
     "distracted": Remedy(
         "the latent tells of what no action moves",
-        "seeds differ in what they hoard: cure the hoarding first",
+        "what is foreign in a latent also blurs how its meaning is read in any scene: it must go first",
         "Put a few labels into training.",
         "tacit train laom_labels --data {data} --labels 256 --out out/again",
+    ),
+    "state-entangled": Remedy(
+        "the same latent means different things in different places",
+        "where things are is asked of what is left once nothing foreign is in the latent",
+        "Move the inverse model's pictures, so that it cannot say where things are; bring more play.",
+        "tacit train laom --data {data} --labels 0 --dim 16 --shift 4 --out out/again",
     ),
     "unstable": Remedy(
         "another seed finds another latent",

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tacit.clip import Space
+from tacit.clip import Episode, Space
 from tacit.data import toys
 from tacit.data.episodes import Episodes
 from tacit.data.twins import Twins, twins
 from tacit.envs.dots import Board, Dots
-from tacit.evaluate.verdict import Check, Pair, Verdict, checks, examine, labelled
+from tacit.evaluate.verdict import Check, Pair, Verdict, checks, examine, further, labelled
 from tacit.evaluate.verdict.exam import Exam
+from tacit.evaluate.verdict.score import score
 from tacit.evaluate.verdict.verdict import verdict_of
 
 GREY = 128 / 255
@@ -264,3 +265,116 @@ def test_too_little_is_called_not_enough() -> None:
     twice = Episodes.of([recorded(0.0, seed=1).episode(0)] * 8, space=recorded().spec.space, fps=10.0)
     copied = checks.enough(Exam(PAIRS["sound"], recorded(), learnt=twice))
     assert copied.outcome == "fail" and "12 % of them different" in copied.note
+
+
+def test_labels_that_lie_early_are_misaligned_and_a_body_that_answers_late_is_not() -> None:
+    def shown(late: float) -> Episodes:
+        """The body moves by its own order, and by so much of the one before."""
+        random, episodes = np.random.default_rng(3), []
+        for _ in range(60):
+            orders = random.normal(size=(21, 2)).astype(np.float32)
+            moves = (1 - late) * orders[1:] + late * orders[:-1]
+            state = np.concatenate([np.zeros((1, 2)), moves.cumsum(0)]).astype(np.float32)
+            episodes.append(Episode(state=state, actions=orders[1:]))
+        return Episodes.of(episodes, space=Space("continuous", 2, low=-4.0, high=4.0), fps=10.0)
+
+    pair = Pair(encode=lambda o, after: after - o, predict=lambda o, z: o + z, of="state")
+    body = labelled.alignable(Exam(pair, shown(0.75), most=512))[0]
+    assert body.outcome == "pass" and body.value is not None and body.value.value == -1, str(body)
+    assert "answers late" in body.note
+    early = labelled.alignable(Exam(pair, shown(1.0), most=512))[0]
+    assert early.outcome == "fail" and early.names == "misaligned" and early.value.value == -1  # type: ignore[union-attr]
+
+
+class Long:
+    """Moves told of the last two steps, by a model that is given three frames: or, in context, of the last alone."""
+
+    past = 1
+    seen: frozenset[str] = frozenset()
+
+    def __init__(self, *, both: bool) -> None:
+        self.first = 0 if both else 1
+
+    def infer(self, clip: Any) -> Tensor:
+        o = clip.frames.float() / 255
+        own = moves(o[:, -3 + self.first], o[:, -1])
+        return torch.stack([torch.zeros_like(own), own], 1)
+
+    def predict(self, clip: Any, latents: Tensor) -> Tensor:
+        o = clip.frames.float() / 255
+        guess = moved(o[:, -3 + self.first], latents[:, -1])
+        return torch.stack([o[:, -2], guess], 1)
+
+    def targets(self, clip: Any) -> Tensor:
+        return clip.frames[:, 1:].float() / 255  # type: ignore[no-any-return]
+
+
+def test_latents_of_several_steps_are_misaligned_and_a_look_back_for_context_is_not() -> None:
+    found = labelled.alignable(Exam(Long(both=True), recorded(), most=256))[0]
+    assert found.outcome == "fail" and found.names == "misaligned" and "several steps" in found.note, str(found)
+    assert labelled.alignable(Exam(Long(both=False), recorded(), most=256))[0].outcome == "pass"
+
+
+def test_episodes_strung_together_are_misaligned() -> None:
+    """Windows that cross the ends of episodes: every fifth transition leads from one place to any other."""
+    data = recorded()
+    pieces = [data.episode(i) for i in np.random.default_rng(0).permutation(len(data))]
+
+    def strung(some: list[Any]) -> Episode:
+        acts = np.concatenate([np.concatenate([e.actions[:4], e.actions[3:4]]) for e in some])[:-1]
+        return Episode(frames=np.concatenate([e.frames[:5] for e in some]), actions=acts)
+
+    glued = Episodes.of((strung(pieces[i : i + 6]) for i in range(0, 120, 6)), space=data.spec.space, fps=10.0)
+    found = labelled.alignable(Exam(PAIRS["sound"], glued, most=512))[0]
+    assert found.outcome == "fail" and found.names == "misaligned" and "cross the ends" in found.note, str(found)
+    bare = labelled.alignable(Exam(PAIRS["sound"], glued.unlabelled(), most=512))[0]
+    assert bare.outcome == "fail", "it is seen without labels too"
+
+
+def test_what_was_learnt_by_heart_is_not_enough_data() -> None:
+    home = recorded(0.0, seed=1)
+    clip = next(home.clips(2).stream(512))
+    known = clip.frames.float().flatten(2) / 255  # type: ignore[union-attr]
+
+    def recalled(o: Tensor, z: Tensor) -> Tensor:
+        """What followed the frame that it remembers as the likest: right about its own, a guess about others."""
+        best = torch.cdist(o.flatten(1), known[:, 0]).argmin(1)
+        return known[best, 1].view_as(o)
+
+    own = Episodes.of((Episode(frames=(255 * k.view(2, 3, SIDE, SIDE)).round().byte().permute(0, 2, 3, 1).numpy())
+                       for k in known), fps=10.0)  # fmt: skip
+    found = checks.enough(Exam(Pair(encode=moves, predict=recalled), recorded(), own, most=256))
+    assert found.outcome == "fail" and found.names == "not enough data", str(found)
+    good = checks.enough(Exam(PAIRS["sound"], recorded(), home, most=256))
+    assert good.outcome == "pass" and good.value is not None and abs(good.value.value or 0) < 0.05
+    idle = checks.enough(Exam(PAIRS["unheard"], recorded(), home, most=256))
+    assert idle.outcome == "abstain" and "too little" in idle.note
+
+
+def test_further_numbers_say_how_long_predictions_last_and_where_gradients_come_from() -> None:
+    sound, peeking = exam("sound"), exam("peeking")
+    far = {v.name: v.value for v in further.drift(sound)}
+    assert list(far) == [f"missed {k} steps on by its own predictions" for k in (2, 4)]
+    assert all(v is not None and v < 0.5 for v in far.values())
+    assert further.gradient(sound).value == 0 and 0.3 < (further.gradient(peeking).value or 0) < 3
+    assert further.drift(Exam(PAIRS["features"], recorded(), most=256)) == [], "what it predicts cannot be shown to it"
+
+
+def test_another_bodys_latents_are_tried_here() -> None:
+    pair = toys.dots(Board(size=SIDE, goal=False, wrap=False, room=5.0, body="pair"), episodes=40, length=10).episodes
+    (lent,) = further.abroad(exam("sound"), pair)
+    assert lent.value is not None and lent.value > 0.8
+    (turned_,) = further.abroad(exam("turned"), pair)
+    assert turned_.value is not None
+    (none,) = further.abroad(exam("half of one"), pair)
+    assert none.value is None and "encodes" in none.note
+
+
+def test_the_score_without_labels_puts_sound_models_first() -> None:
+    names = ("sound", "drifting", "turned", "unheard", "constant", "carried")
+    found = {name: score(exam(name, labelled=False)).value for name in names}
+    assert max(found, key=lambda name: found[name]) == "sound" and found["sound"] > 0.6, str(found)
+    assert found["unheard"] == found["constant"] == 0 and found["carried"] < 0.3, str(found)
+    assert score(exam("sound")).value == pytest.approx(found["sound"]), "labels make no difference"
+    with pytest.raises(ValueError, match="both halves"):
+        score(exam("half of one"))
