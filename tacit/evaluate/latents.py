@@ -140,13 +140,18 @@ def figures(model: Any, episodes: Episodes, *, seed: int = 0) -> dict[str, Figur
 
 
 def missed(model: Any, path: holdout.Walk, *, seed: int = 0) -> NDArray[np.float64]:
-    """What predictions miss and what a copy of the frame misses, summed over each episode: (E, 2)."""
-    table = np.empty((len(path), 2))
+    """What is missed by predictions, by copies of the frame, and with another clip's latent, over each episode: (E, 3).
+
+    The other's is another's of the same batch: each holds transitions of many episodes, drawn at random.
+    """
+    table = np.empty((len(path), 3))
     with holdout.still(model, seed=seed):
         for rows, clip in path.batches(holdout.place(model)):
             want, kept = (model.targets(c).float()[:, -1] for c in (clip, ending(clip, lambda x: x[:, -2])))
-            guess = model.predict(clip, model.infer(clip)).float()[:, -1]
-            table[rows] = torch.stack([square(guess, want), square(kept, want)], 1).double().cpu().numpy()
+            z = model.infer(clip)
+            guess, wrong = (model.predict(clip, x).float()[:, -1] for x in (z, z.roll(1, 0)))
+            columns = [square(guess, want), square(kept, want), square(wrong, want)]
+            table[rows] = torch.stack(columns, 1).double().cpu().numpy()
     return holdout.summed(table, path.owner)
 
 

@@ -129,10 +129,36 @@ def test_along_a_long_clip_each_transition_is_as_in_its_own_window(of: str) -> N
         for t in range(8):
             begin = max(0, t - model.past)
             own = clip.steps(begin, t + 2)  # past, present and goal: at most past + 2
+            torch.testing.assert_close(model.latest(own), z[:, t], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(model.infer(own)[:, -1], z[:, t], rtol=1e-4, atol=1e-5)
             said = model.predict(own, z[:, begin : t + 1])
             torch.testing.assert_close(said[:, -1], guess[:, t], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(model.targets(own)[:, -1], goal[:, t], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("past", "stack"), [(0, 1), (2, 1), (0, 3), (1, 2)])
+def test_the_latest_latent_is_the_last_of_all(past: int, stack: int) -> None:
+    """Asked alone it is what it is among the others, of clips longer and shorter than the model looks back."""
+    torch.manual_seed(0)
+    size = {"frame": (8, 8), "width": 4, "dim": 8, "stages": (1,)}
+    model = LatentActions(
+        encoder=Strided(channels=3 * stack, **size), inverse=Looking(frames=past + 2), bottleneck=Free(2),  # type: ignore[arg-type]
+        forward=Change(encoder=Flat(frame=(8, 8)), features=8, dim=2), past=past, stack=stack,
+    ).eval()  # fmt: skip
+    for frames in (2, model.past + 2, 7):
+        clip = clips(frames=frames)["frames"]
+        with torch.no_grad():
+            torch.testing.assert_close(model.latest(clip), model.infer(clip)[:, -1], rtol=1e-4, atol=1e-5)
+
+
+class Looking(Part):
+    """An inverse model to which every frame of its past matters, and in which order they come."""
+
+    def __init__(self, *, frames: int) -> None:
+        self.net = Layers(inputs=8 * frames, dim=2)
+
+    def forward(self, seen: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.cat([seen.flatten(1), goal], 1))
 
 
 def test_every_label_of_a_window_reaches_the_head_from_its_own_latent() -> None:

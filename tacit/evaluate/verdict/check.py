@@ -61,7 +61,6 @@ class Check:
 
 LIMITS: dict[str, Limit] = {
     "used": Limit(0.5, True, "with another clip's latent at least twice as much is missed"),
-    "foreseen": Limit(1.0, False, "a prediction that is worse than no change tells nothing of the latent"),
     "alive": Limit(0.3, True, "codes that are used less evenly are mostly spare"),
     "rank": Limit(1.05, True, "whatever happens, the latent says one thing"),
     "copy": Limit(0.55, False, "what was done paints no frame where another is; a frame that is carried does"),
