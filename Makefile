@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 export PATH := $(abspath $(BIN)):$(PATH):/usr/sbin:/sbin
 
 .NOTPARALLEL:
-.PHONY: help demo test bench lint format docs-check results procgen clean
+.PHONY: help demo test bench lint format docs-check results procgen browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make bench       speed, as ratios against named peers, measured in one run"
 	@echo "make results     every claimed number as one table, the failed ones first"
 	@echo "make procgen     adds the Procgen simulator, which pip alone cannot install beside numpy 2"
+	@echo "make browser     adds Chromium, in which a test opens the pages; without one it is skipped"
 
 demo: $(VENV)/.ready
 	$(BIN)/tacit demo $(ARGS)
@@ -58,6 +59,14 @@ results: $(VENV)/.ready
 	@$(BIN)/python docs/check.py --results
 
 procgen: $(VENV)/.procgen
+
+# Like the renderers: where that can be done without asking anybody, and else the test says what is missing.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v $$name >/dev/null && exit 0; done; \
+	command -v apt-get >/dev/null && [ "`id -u`" = 0 ] || exit 0; \
+	echo "installing Chromium"; export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null || echo "that failed"
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache

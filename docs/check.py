@@ -303,7 +303,7 @@ def still(page: Path) -> list[tuple[int, str]]:
 def results() -> list[tuple[str, dict[str, Any]]]:
     """Every file of results/, the failed ones first."""
     files = {
-        p.relative_to(ROOT).as_posix(): json.loads(p.read_text()) for p in sorted((ROOT / "results").glob("*.json"))
+        p.relative_to(ROOT).as_posix(): json.loads(p.read_text()) for p in sorted((ROOT / "results").rglob("*.json"))
     }
     return sorted(files.items(), key=lambda item: bool(item[1].get("passed")))
 

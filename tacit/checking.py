@@ -34,6 +34,7 @@ def check(
     out: Folder = None,
     siblings: Models = (),
     compare: Models = (),
+    body: Folder = None,
     size: Count = None,
     most: int = 512,
     seed: int = 0,
@@ -57,6 +58,7 @@ def check(
         out: a folder for verdict.json and verdict.html
         siblings: the same model trained with other seeds, to see whether they found the same
         compare: models to be put beside this one
+        body: recordings of another body, whose latents are lent to the scenes of this one
         size: side of the pictures; the one that the model was built for, where it says
         most: transitions that are looked at
         seed: decides which
@@ -71,7 +73,7 @@ def check(
     console = Console(stderr=True)
     if rank is not None:
         return ranked(rank, data, out=out, size=size, most=most, seed=seed, console=console)
-    whole: dict[str, Any] = {"size": size, "most": most, "seed": seed, "simulated": not no_simulator}
+    whole: dict[str, Any] = {"size": size, "most": most, "seed": seed, "simulated": not no_simulator, "body": body}
     with console.status("reading") as status:
         found = []
         for name in (model, *compare):
@@ -157,6 +159,7 @@ def exam_of(
     most: int,
     seed: int,
     simulated: bool,
+    body: Path | None = None,
 ) -> Exam:
     """A model and all there is to ask it with: what it has not seen, what it has, labels, distractors, a simulator."""
     from tacit import data as recordings
@@ -174,7 +177,11 @@ def exam_of(
     except (FileNotFoundError, ValueError):  # nothing in it is known to go on by itself
         tracks = None
     twins = _twins(data, fresh, past=span(asked) - 2, seed=seed) if simulated else None
-    return Exam(asked, fresh, learnt, others, twins, tracks, most, seed)
+    other = None
+    if body is not None:
+        other = recordings.cache(recordings.open(body), size=frame or (size and (size, size)))
+        other, _ = parted(other, seen, data=body)
+    return Exam(asked, fresh, learnt, others, twins, tracks, most, seed, other)
 
 
 def opened(name: str) -> Any:

@@ -84,8 +84,11 @@ def test_somebody_elses_model_is_two_functions_of_a_file(home: Path, capsys: pyt
 
 
 def test_two_models_stand_side_by_side(home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    collect("dots/plain", home / "pair", episodes=10, demonstrator="play", size=12, workers=1, options={"body": "pair"})
     asked = ("check", home / "latents", "--data", home / "video", "--compare", home / "my_adapter.py:load")
-    found = told(capsys, *asked, "--most", "256", "--no-simulator", "--out", tmp_path)
+    found = told(capsys, *asked, "--most", "256", "--no-simulator", "--out", tmp_path, "--body", home / "pair")
+    more = {v["name"] for v in next(c for c in found["verdicts"][0]["checks"] if c["code"] == "C4")["more"]}
+    assert "of a latent of another body, back from a trip to these scenes" in more
     assert [Path(v["title"].split(" on ")[0]).name for v in found["verdicts"]] == ["latents", "my_adapter.py:load"]
     assert len(json.loads((tmp_path / "verdict.json").read_text())) == 2
     assert "my_adapter.py:load" in (tmp_path / "verdict.html").read_text()

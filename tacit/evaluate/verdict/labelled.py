@@ -38,7 +38,7 @@ def alignable(exam: Exam) -> list[Check]:
     value = Value.of(f"lead with {best_at} labels", leads[best_at], data=exam.told)
     mine, other, who = rivals[best_at]
     read, null = quality(mine, exam.space), quality(other, exam.space)
-    note = f"{best_at} labels read {read:.2f} of the action from it, and {null:.2f} without it, by {who}"
+    note = f"{best_at} labels read {read:.2f} of the action from it, and {max(null, 0):.2f} without it, by {who}"
     good = value.value is not None and value.value > 0
     return [
         first,
