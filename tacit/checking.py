@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tacit.data.episodes import Episodes
     from tacit.data.twins import Twins
     from tacit.evaluate.verdict.exam import Exam
+    from tacit.evaluate.verdict.verdict import Verdict
 
 Given = Annotated[str, arg(metavar="MODEL")]
 Models = Annotated[tuple[str, ...], arg(metavar="MODEL ...")]
@@ -64,7 +65,6 @@ def check(
         seed: decides which
         no_simulator: do not open the environment that the data were recorded in
     """
-    from tacit.evaluate.verdict import sheet
     from tacit.evaluate.verdict.verdict import verdict_of
 
     if bool(model) == (rank is not None):
@@ -80,19 +80,21 @@ def check(
             status.update(f"asking {name}")
             exam = exam_of(name, data, siblings=siblings if name == model else (), **whole)
             found.append((verdict_of(exam, title=f"{name} on {data}", source=str(data)), exam))
+    return _answer(found, out)
+
+
+def _answer(found: Sequence[tuple[Verdict, Exam]], out: Path | None) -> Told:
+    """What came of one exam, or of several side by side; with ``out`` as a file of numbers and a page, too."""
+    from tacit.evaluate.verdict import sheet
+
     verdicts = [verdict for verdict, _ in found]
+    plain = [verdict.plain() for verdict in verdicts]
     if out is not None:
-        status.update("drawing")
         out.mkdir(parents=True, exist_ok=True)
-        _written(
-            out / "verdict.json",
-            json.dumps([v.plain() for v in verdicts] if compare else verdicts[0].plain(), indent=1),
-        )
-        page = sheet.beside(verdicts) if compare else sheet.sheet(*found[0])
-        _written(out / "verdict.html", page)
-    facts = {"verdicts": [v.plain() for v in verdicts]} if compare else verdicts[0].plain()
+        _written(out / "verdict.json", json.dumps(plain if len(plain) > 1 else plain[0], indent=1))
+        _written(out / "verdict.html", sheet.beside(verdicts) if len(found) > 1 else sheet.sheet(*found[0]))
     page_at = [f"The page: {out / 'verdict.html'}"] if out is not None else []
-    return Told(facts, Group(*verdicts, *page_at))
+    return Told({"verdicts": plain} if len(plain) > 1 else plain[0], Group(*verdicts, *page_at))
 
 
 def ranked(

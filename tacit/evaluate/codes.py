@@ -29,12 +29,12 @@ def codes(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int
     """
     holdout.refuse_overlap(model, episodes)
     path = holdout.walk(episodes, length=holdout.span(model), most=most, seed=seed)
-    return codes_of(model, path, said(model, path), data=holdout.told(episodes))
+    return codes_of(model, path, known=said(model, path), data=holdout.told(episodes))
 
 
-def codes_of(model: Any, path: holdout.Walk, said: Said, *, data: str) -> list[Value]:
-    """The same, where it is already known what the model says of the chosen transitions."""
-    latents, chosen = said
+def codes_of(model: Any, path: holdout.Walk, *, known: Said, data: str) -> list[Value]:
+    """The same, where what the model says of the chosen transitions is known."""
+    latents, chosen = known
     return [*_of_codes(model, path, latents, chosen, data), *_of_latents(latents, path, data)]
 
 

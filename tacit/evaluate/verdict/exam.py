@@ -96,7 +96,7 @@ class Exam:
     @cached_property
     def codes(self) -> dict[str, Value]:
         """Codes in use and dead, perplexity, rank."""
-        return {v.name: v for v in codes_of(self.model, self.path, self.said, data=self.told)}
+        return {v.name: v for v in codes_of(self.model, self.path, known=self.said, data=self.told)}
 
     @cached_property
     def said(self) -> Said:
