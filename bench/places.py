@@ -1,4 +1,4 @@
-"""Eight worlds in which a latent action model can be good, and how a good one is trained there in seconds."""
+"""Nine worlds in which a latent action model can be good, and how a good one is trained there in seconds."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ PLACES: dict[str, Place] = {
         Place("cheetah", "state", functools.partial(simulator, "control/cheetah", size=16), frames=16000),
         Place("button", "state", functools.partial(simulator, "metaworld/button-press-topdown", size=16, repeat=4)),
         Place("lander", "state", functools.partial(simulator, "lander/discrete", size=16)),
+        Place("cart", "state", functools.partial(Arm, "cart", size=16)),
     )
 }
 

@@ -2,7 +2,7 @@
 
     python bench/planted.py --out results/planted.json
 
-Eight worlds, a toy and seven real ones, in pictures and in states. In each, good models are trained with labels
+Nine worlds, a toy and eight real ones, in pictures and in states. In each, good models are trained with labels
 inside, and fifteen kinds of fault are planted in them or in their data, each at three strengths (``faults.py``). A good
 model is one from which a line reads the action (R2, or accuracy beyond chance, of at least ``READ``) and that foresees
 at least half of the change, both on held-out episodes; where training did not get so far nothing is planted, and that

@@ -59,6 +59,9 @@ class Check:
         return NormalDist().cdf(apart / spread) if spread > 0 else 1.0
 
 
+# Set by the models of ``bench/planted.py`` in three of its worlds, a toy among them: between the worst of the good ones
+# and the best of those with the fault that a number is about. What those worlds cannot tell (swayed, hit, thrift) is as
+# published, or a first setting.
 LIMITS: dict[str, Limit] = {
     "used": Limit(0.5, True, "with another clip's latent at least twice as much is missed"),
     "alive": Limit(0.3, True, "codes that are used less evenly are mostly spare"),
