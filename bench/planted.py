@@ -222,15 +222,17 @@ def sentence(both: Mapping[str, Any]) -> str:
 
 def drawn(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
     """Faults down, worlds across: the share of strengths at which the fault is the verdict."""
-    names, kinds = list(dict.fromkeys(r["place"] for r in rows)), [*FAULTS, "good, left alone"]
+    counted = [r for r in rows if (r["wanted"] == WORKING) == bool(r.get("sound"))]
+    names, kinds = list(dict.fromkeys(r["place"] for r in counted)), [*FAULTS, "good, left alone"]
     table = np.full((len(kinds), len(names)), np.nan)
     for i, kind in enumerate(kinds):
         for j, name in enumerate(names):
-            some = [r for r in rows if r["place"] == name and (r["kind"] == kind if kind in FAULTS else r.get("sound"))]
+            here = [r for r in counted if r["place"] == name]
+            some = [r for r in here if (r["kind"] if r["kind"] in FAULTS else kinds[-1]) == kind]
             if some:
                 table[i, j] = np.mean([r["verdict"] == r["wanted"] for r in some])
     axes.figure.set_size_inches(7.2, 5.6)
-    axes.imshow(table, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(table, cmap="RdYlGn", vmin=-0.3, vmax=1.3, aspect="auto")
     for i, j in np.argwhere(np.isfinite(table)):
         axes.text(j, i, f"{100 * table[i, j]:.0f}", ha="center", va="center", fontsize=8)
     axes.set_yticks(range(len(kinds)), kinds, fontsize=8)
