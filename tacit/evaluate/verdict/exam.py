@@ -173,7 +173,7 @@ class Exam:
         way, left = np.square(change).sum(1), np.square(change - fitted(test.inputs["bound"])).sum(1)
         nearer = ((_apart(test.inputs["o"]) < way[:, None]).sum(1) - 1) / max(1, len(way) - 1)  # less itself
         table = np.stack([2.0 * ((nearer > 0.5) & (left > UNTOLD * way)), np.ones(len(way))], 1)
-        return bootstrap(holdout.summed(table, test.owner), lambda rows: float(np.divide(*rows.sum(0)[:2])))
+        return bootstrap(holdout.summed(table, test.owner), lambda rows: _share(*rows.sum(0)))
 
     @cached_property
     def hindsight(self) -> Interval | None:
@@ -186,13 +186,11 @@ class Exam:
         table = np.zeros((len(self.path), 2))
         with holdout.still(self.model, seed=self.seed):
             for rows, clip in self.path.batches(holdout.place(self.model)):
-                rest = (
-                    self.model.infer(_held(clip, *way))[:, -1] for way in ((-3, -2, -2), (-3, -3, -2), (-2, -2, -2))
-                )
-                after, move, none = rest
+                ways = ((-3, -2, -2), (-3, -3, -2), (-2, -2, -2))
+                after, move, none = (holdout.latest(self.model, _held(clip, *way)) for way in ways)
                 columns = [square(none, move) - square(after, move), square(none, move)]
                 table[rows] = torch.stack(columns, 1).double().cpu().numpy()
-        return bootstrap(holdout.summed(table, self.path.owner), lambda rows: float(np.divide(*rows.sum(0)[:2])))
+        return bootstrap(holdout.summed(table, self.path.owner), lambda rows: _share(*rows.sum(0)))
 
     @cached_property
     def sides(self) -> Sides | str:
@@ -278,11 +276,11 @@ class Exam:
         told = self.labelled
         if self.learnt is not None and self.learnt.spec.space is not None and self.learnt.labelled > len(test.actions):
             more = holdout.walk(self.learnt, most=MANY, among=self.learnt.mask, seed=self.seed, ordered=True)
-            sides = [gather(views, self.episodes, most=self.most, seed=self.seed)]
-            assert not isinstance(sides[0], str)
+            both = gather(views, self.episodes, most=self.most, seed=self.seed)
+            assert not isinstance(both, str)
             seen = holdout.infer(views["o"], more).astype(np.float64)  # type: ignore[arg-type]
             done = np.asarray(self.learnt.column("actions"))[more.at][:, None]
-            train, test = principal(Side({"o": seen}, done, more.owner), sides[0].test)
+            train, test = principal(Side({"o": seen}, done, more.owner), both.test)
             told = Sides(train, test, self.space)
         found = [self.read(("o",), kind=kind, sides=told) for kind in ("linear", "network")]
         return max(found, key=lambda t: quality(t, self.space))

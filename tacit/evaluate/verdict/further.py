@@ -12,6 +12,7 @@ from tacit.evaluate import holdout
 from tacit.evaluate.altered import ended, ending, seen, square
 from tacit.evaluate.interval import bootstrap
 from tacit.evaluate.report import Value
+from tacit.evaluate.verdict.check import ratio
 from tacit.evaluate.verdict.exam import Exam
 
 AHEAD = (2, 4)  # steps on a model's own predictions
@@ -47,7 +48,7 @@ def drift(exam: Exam) -> list[Value]:
     sums = holdout.summed(table, path.owner)
     return [
         Value.of(f"missed {k} steps on by its own predictions",
-                 bootstrap(sums[:, 2 * i : 2 * i + 2], lambda rows: float(np.divide(*rows.sum(0)))), data=exam.told)
+                 bootstrap(sums[:, 2 * i : 2 * i + 2], ratio), data=exam.told)
         for i, k in enumerate(steps)
     ]  # fmt: skip
 
@@ -98,7 +99,7 @@ def abroad(exam: Exam, other: Episodes) -> list[Value]:
             none = holdout.latest(model, ending(mine, lambda x: x[:, -2]))
             table[rows] = torch.stack([square(again, lent), square(none, lent)], 1).double().cpu().numpy()
     sums = holdout.summed(table, here.owner[:count])
-    return [Value.of(name, bootstrap(sums, lambda rows: 1 - float(np.divide(*rows.sum(0)))), data=data)]
+    return [Value.of(name, bootstrap(sums, lambda rows: 1 - ratio(rows)), data=data)]
 
 
 def _looked(clip: Clip) -> str:
