@@ -54,25 +54,30 @@ def seen(model: holdout.Inferring, clip: Clip) -> Callable[[Tensor], Tensor] | N
     Found by comparing what the model says it wants to predict with what the clip shows, on every scale in use.
     """
     wanted = holdout.last(model.targets(clip).float(), clip, what=f"{type(model).__name__}.targets")
-    shown = clip.frames if clip.frames is not None and clip.frames.shape[2:] == wanted.shape[1:] else clip.state
-    if shown is None or shown.shape[2:] != wanted.shape[1:]:
+    there = clip.frames if clip.frames is not None and clip.frames.shape[2:] == wanted.shape[1:] else clip.state
+    if there is None or there.shape[2:] != wanted.shape[1:]:
         return None
-    if shown is clip.state:
-        return (lambda x: x) if torch.equal(shown[:, -1].float(), wanted) else None
-    centred = floats(shown[:, -1])  # in [-0.5, 0.5]
+    if there is clip.state:
+        return (lambda x: x) if torch.equal(there[:, -1].float(), wanted) else None
+    centred = floats(there[:, -1])  # in [-0.5, 0.5]
     for scale, shift in ((1.0, 0.0), (1.0, 0.5), (2.0, 0.0), (255.0, 127.5)):  # and [0, 1], [-1, 1], [0, 255]
         if torch.allclose(centred * scale + shift, wanted, atol=1e-3 * scale):
             return lambda x, scale=scale, shift=shift: ((x - shift) / scale + 0.5).clamp(0, 1)  # type: ignore[misc]
     return None
 
 
-def ended(clip: Clip, last: Tensor) -> Clip:
-    """The clip with this last frame, in [0, 1], or this last state."""
-    if clip.frames is not None and last.shape[1:] == clip.frames.shape[2:]:
-        frames = floats(clip.frames) + 0.5
-        frames[:, -1] = last
+def ended(clip: Clip, moment: Tensor, *, at: int = -1) -> Clip:
+    """The clip with this last frame, in [0, 1], or this last state; or with it elsewhere."""
+    if clip.frames is not None and moment.shape[1:] == clip.frames.shape[2:]:
+        frames = shown(clip)
+        frames[:, at] = moment
         return clip.replace(frames=frames)
     assert clip.state is not None
     state = clip.state.clone()
-    state[:, -1] = last
+    state[:, at] = moment
     return clip.replace(state=state)
+
+
+def shown(clip: Clip) -> Tensor:
+    """What is seen: pictures in [0, 1], or states where there are none."""
+    return clip.state.float() if clip.frames is None else floats(clip.frames) + 0.5  # type: ignore[union-attr]

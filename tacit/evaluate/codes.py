@@ -40,22 +40,18 @@ def codes_of(model: Any, path: holdout.Walk, *, known: Said, data: str) -> list[
 
 def said(model: Any, path: holdout.Walk) -> Said:
     """The latent of each chosen transition, and its codes, (N, K); None where the model's latents are no codes."""
-    chosen = symbols(model, path)
-    return holdout.infer(model, path), chosen
-
-
-def symbols(model: Any, path: holdout.Walk) -> NDArray[np.int64] | None:
-    """The codes of each chosen transition, (N, K); None where the model's latents are no codes."""
-    found: list[torch.Tensor] = []
     if not hasattr(model, "found"):
-        return None
+        return holdout.infer(model, path), None
+    latents, chosen = list[torch.Tensor](), list[torch.Tensor]()
+    few = {"count": 1} if getattr(model, "alone", False) else {}
     with holdout.still(model):
         for _, clip in path.batches(holdout.place(model)):
-            chosen = model.found(clip).codes
-            if chosen is None:
-                return None
-            found.append(chosen.unflatten(0, (len(clip), clip.time - 1))[:, -1].cpu())
-    return torch.cat(found).numpy()
+            bottled = model.found(clip, **few)
+            z, codes = (None if x is None else x.unflatten(0, (len(clip), -1))[:, -1].cpu()
+                        for x in (bottled.z, bottled.codes))  # fmt: skip
+            latents.append(z.float())  # type: ignore[union-attr]
+            chosen += [] if codes is None else [codes]
+    return holdout.finite(torch.cat(latents).numpy(), model), torch.cat(chosen).numpy() if chosen else None
 
 
 def counts(chosen: ArrayLike, size: int, *, groups: int = 1) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tacit.clip import Space, floats
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
-from tacit.evaluate.codes import SAME, perplexity, symbols
+from tacit.evaluate.codes import SAME, perplexity, said
 from tacit.evaluate.interval import bootstrap
 from tacit.evaluate.probe import AGAIN, HELD, Side, Sides
 from tacit.evaluate.report import Value
@@ -30,10 +30,10 @@ def bits(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int 
     """
     holdout.refuse_overlap(model, episodes)
     path = holdout.walk(episodes, length=holdout.span(model), most=most, seed=seed)
-    chosen, data = symbols(model, path), holdout.told(episodes)
+    (latents, chosen), data = said(model, path), holdout.told(episodes)
     if chosen is None:
         note = f"if Gaussian, to all but {100 * LOST:.0f} % of the variance"
-        return Value("bits of the latent", rate(holdout.infer(model, path)), n=len(path), data=data, note=note)
+        return Value("bits of the latent", rate(latents), n=len(path), data=data, note=note)
     told = sum(np.log2(perplexity(np.bincount(column))) for column in chosen.T)
     note = f"entropy of {chosen.shape[1]} symbol{'s' * (chosen.shape[1] > 1)}, summed"
     return Value("bits of the latent", float(told), n=len(path), data=data, note=note)

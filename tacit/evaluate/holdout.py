@@ -173,7 +173,11 @@ def infer(model: Inferring, path: Walk) -> NDArray[np.float32]:
     with still(model):
         for _, clip in path.batches(place(model)):
             found.append(latest(model, clip).float().cpu())
-    latents = torch.cat(found).numpy()
+    return finite(torch.cat(found).numpy(), model)
+
+
+def finite(latents: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
+    """The same latents, or an error that says how many of them are not numbers."""
     lost = int((~np.isfinite(latents)).any(1).sum())
     if lost:
         raise ValueError(
@@ -189,6 +193,28 @@ def latest(model: Inferring, clip: Clip) -> Tensor:
     return alone(clip) if alone else last(model.infer(clip), clip, what=f"{type(model).__name__}.infer")
 
 
+def told_by(model: Inferring, clip: Clip) -> Tensor:
+    """The latents that a clip's last prediction is made with, (B, K, D): of all its transitions, or of the last alone.
+
+    What takes each transition ``alone`` is asked for no more than the one that is looked at.
+    """
+    if getattr(model, "alone", False):
+        return latest(model, clip)[:, None]
+    found = model.infer(clip)
+    last(found, clip, what=f"{type(model).__name__}.infer")
+    return found
+
+
+def foretold(model: Inferring, clip: Clip, *, by: Tensor) -> Tensor:
+    """What a model predicts of a clip's last transition with these latents of ``told_by``, (B, ...)."""
+    return last(model.predict(clip, by).float(), clip, what=f"{type(model).__name__}.predict", count=by.shape[1])
+
+
+def lent(latents: Tensor, given: Tensor) -> Tensor:
+    """The same latents (B, K, D) with this one (B, D) in the last's place."""
+    return torch.cat([latents[:, :-1], given[:, None]], 1)
+
+
 def coarse(clip: Clip) -> Tensor:
     """Pictures made coarse, or the state where there are none: (B, T, F)."""
     if clip.frames is None:
@@ -197,12 +223,13 @@ def coarse(clip: Clip) -> Tensor:
     return each(lambda x: F.adaptive_avg_pool2d(x, (high, wide)).flatten(1), floats(clip.frames))
 
 
-def last(values: Tensor, clip: Clip, *, what: str) -> Tensor:
+def last(values: Tensor, clip: Clip, *, what: str, count: int | None = None) -> Tensor:
     """What belongs to a clip's last transition, after a check of the time convention."""
-    if values.ndim < 3 or values.shape[:2] != (len(clip), clip.time - 1):
+    count = count or clip.time - 1
+    if values.ndim < 3 or values.shape[:2] != (len(clip), count):
         raise ValueError(
             f"{what} gave {tuple(values.shape)} for a clip of {len(clip)} x {clip.time} frames; "
-            f"wanted ({len(clip)}, {clip.time - 1}, ...), one for each transition."
+            f"wanted ({len(clip)}, {count}, ...), one for each transition."
         )
     return values[:, -1]
 

@@ -15,7 +15,7 @@ from tacit.clip import Clip
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout, page
 from tacit.evaluate.altered import ending, noise, others, square
-from tacit.evaluate.codes import SAME, codes, symbols
+from tacit.evaluate.codes import SAME, Said, codes, said
 from tacit.evaluate.interval import Interval, bootstrap, number
 from tacit.evaluate.page import Figure
 from tacit.evaluate.probe import Kind, gather, linear, probes, quality, tally, targets
@@ -118,20 +118,19 @@ def figures(model: Any, episodes: Episodes, *, seed: int = 0) -> dict[str, Figur
     """Predictions beside the truth, and what each latent action does to one frame; none if features are predicted."""
     holdout.refuse_overlap(model, episodes)
     path = holdout.walk(episodes, length=holdout.span(model), most=holdout.BATCH, seed=seed)
-    latents = holdout.infer(model, path)
+    known = said(model, path)
     with holdout.still(model, seed=seed):
         clip = next(clip for _, clip in path.batches(holdout.place(model)))
         given = clip[slice(SHOWN)]
-        z = model.infer(given)
-        guesses = model.predict(given, z)[:, -1]
+        z = holdout.told_by(model, given)
+        guesses = holdout.foretold(model, given, by=z)
         frames = clip.frames
         if frames is None or guesses.shape[1:] != frames.shape[2:] or guesses.shape[1] != 3:
             return {}
-        names, chosen = repertoire(model, latents, path=path, episodes=episodes)
+        names, chosen = repertoire(known, path=path, episodes=episodes)
         start = given[torch.zeros(len(names), dtype=torch.long)]
-        told = z[:1].expand(len(names), -1, -1).clone()
-        told[:, -1] = torch.from_numpy(chosen).to(told)
-        outcomes = model.predict(start, told)[:, -1]
+        told = holdout.lent(z[:1].expand(len(names), -1, -1), torch.from_numpy(chosen).to(z))
+        outcomes = holdout.foretold(model, start, by=told)
         past, after = _picture(given.frames[:, -2]), _picture(given.frames[:, -1])  # type: ignore[index]
         return {
             "predictions": page.predictions(past, after, predicted=_picture(guesses + 0.5)),
@@ -148,8 +147,8 @@ def missed(model: Any, path: holdout.Walk, *, seed: int = 0) -> NDArray[np.float
     with holdout.still(model, seed=seed):
         for rows, clip in path.batches(holdout.place(model)):
             want, kept = (model.targets(c).float()[:, -1] for c in (clip, ending(clip, lambda x: x[:, -2])))
-            z = model.infer(clip)
-            guess, wrong = (model.predict(clip, x).float()[:, -1] for x in (z, z.roll(1, 0)))
+            z = holdout.told_by(model, clip)
+            guess, wrong = (holdout.foretold(model, clip, by=x) for x in (z, z.roll(1, 0)))
             columns = [square(guess, want), square(kept, want), square(wrong, want)]
             table[rows] = torch.stack(columns, 1).double().cpu().numpy()
     return holdout.summed(table, path.owner)
@@ -174,29 +173,25 @@ def _compared(model: Any, clip: Clip, owner: NDArray[np.int64], *, seed: int) ->
     same = ending(clip, lambda x: x[:, -2])  # nothing happened
     cut = ending(clip, lambda x: x[rows, -1])  # a scene cut: what follows is another clip's
     unseen = ending(clip, noise)
-    kind = type(model).__name__
 
-    def said(given: Clip, latents: Tensor) -> Tensor:
+    def guessed(given: Clip, latents: Tensor) -> Tensor:
         torch.manual_seed(seed)  # what a forward model draws at random it draws alike each time
         out = model.predict(given, latents).float()
-        holdout.last(out, given, what=f"{kind}.predict")
+        holdout.last(out, given, what=f"{type(model).__name__}.predict", count=latents.shape[1])
         return out
 
-    def ended(latents: Tensor, last: Tensor) -> Tensor:
-        return torch.cat([latents[:, :-1], last[:, None]], 1)
-
-    z, z_cut = model.infer(clip), model.infer(cut)
-    own = holdout.last(z, clip, what=f"{kind}.infer")
+    z, z_cut = (holdout.told_by(model, c) for c in (clip, cut))
+    own = z[:, -1]
     want, kept, stitched = (model.targets(c).float()[:, -1] for c in (clip, same, cut))
-    guess, stirred = said(clip, z), said(unseen, z)
+    guess = guessed(clip, z)
     measured = [
         square(guess[:, -1], want),
-        square(said(clip, ended(z, torch.zeros_like(own)))[:, -1], want),
-        square(said(clip, ended(z, own[rows]))[:, -1], want),
+        square(guessed(clip, holdout.lent(z, torch.zeros_like(own)))[:, -1], want),
+        square(guessed(clip, holdout.lent(z, own[rows]))[:, -1], want),
         square(kept, want),
-        square(said(cut, z_cut)[:, -1], stitched),
+        square(guessed(cut, z_cut)[:, -1], stitched),
         square(kept, stitched),
-        square(guess, stirred),
+        square(guess, guessed(unseen, z)),
         square(want, model.targets(unseen).float()[:, -1]),
         square(z_cut[:, -1], own),
         square(own, torch.zeros_like(own)),
@@ -232,11 +227,9 @@ CHECKS: tuple[tuple[str, Callable[..., float], tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 
-def repertoire(
-    model: Any, latents: NDArray[np.float32], *, path: holdout.Walk, episodes: Episodes
-) -> tuple[list[str], NDArray[np.float32]]:
+def repertoire(known: Said, *, path: holdout.Walk, episodes: Episodes) -> tuple[list[str], NDArray[np.float32]]:
     """A few latents that show what there is: the commonest codes, the mean of each known action, or the main axes."""
-    words = symbols(model, path)
+    latents, words = known
     if words is None:  # latents as good as equal count as one, for those few that take few values without being codes
         words = np.round(latents / max(float(np.abs(latents).max()), 1e-30), 4)
     _, first, hits = np.unique(words, axis=0, return_index=True, return_counts=True)

@@ -184,38 +184,58 @@ class LatentActions(Part):
         if self.encoder is not None:
             self.onward.follow(self.encoder)  # type: ignore[operator]
 
+    @property
+    def alone(self) -> bool:
+        """Whether a transition is inferred and predicted as well alone, without those before it in its clip."""
+        return not self.along
+
     def infer(self, clip: Clip) -> Tensor:
         """The latent of every transition, (B, T-1, D)."""
         return self.found(clip).z.unflatten(0, (len(clip), clip.time - 1))
 
     def latest(self, clip: Clip) -> Tensor:
         """The latent of a clip's last transition alone, (B, D): what ``infer`` says of it, for less."""
-        if self.along or self.language is not None:
-            return self.infer(clip)[:, -1]
-        _, features = self._seen(clip.steps(max(0, clip.time - self.past - 2), clip.time))
-        back = pasts(features.shape[1] - 1, self.past + 1 - self.stack, device=clip.device)[-1]
-        return self.bottleneck(self.inverse(features[:, back], features[:, -1])).z
+        return self.found(clip, 1).z if self.alone else self.infer(clip)[:, -1]
 
-    def found(self, clip: Clip) -> Bottled:
-        """What the bottleneck makes of every transition, row by row: (B * (T-1), ...)."""
+    def found(self, clip: Clip, count: int | None = None) -> Bottled:
+        """What the bottleneck makes of every transition, row by row: (B * (T-1), ...).
+
+        A model that takes each ``alone`` may be asked for the last ``count``.
+        """
+        count = self._counted(clip, count or clip.time - 1)
+        clip = self._recent(clip, count)
         _, features = self._seen(clip)
-        if self.along:
+        if not self.alone:
             return self.bottleneck(self._rolled(self.inverse, clip, features, size=self.past + 2).flatten(0, 1))
-        told = self._told(clip, times=clip.time - 1)
-        return self.bottleneck(self.inverse(self._pasts(features), features[:, 1:].flatten(0, 1), **told))
+        goals, told = features[:, -count:].flatten(0, 1), self._told(clip, times=count)
+        return self.bottleneck(self.inverse(self._pasts(features[:, :-1], count), goals, **told))
 
     def predict(self, clip: Clip, latents: Tensor) -> Tensor:
-        """What each latent (B, T-1, D) makes of the frame it leaves from: comparable with ``targets``."""
-        frames, features = self._seen(clip)
+        """What each latent (B, K, D) makes of the frame it leaves from: comparable with ``targets``.
+
+        They are those of a clip's last transitions: of all of them, or, of a model that takes each ``alone``, of fewer.
+        """
+        count = self._counted(clip, latents.shape[1])
         blank = getattr(self.bottleneck, "blank", None)  # what stands for what is only heard in training
         if blank is not None:
             latents = torch.cat([latents, blank.expand(*latents.shape[:2], -1)], -1)
-        if self.along:
-            given = (frames[:, :-1], features[:, :-1], latents)
-            return self._rolled(self.onward, clip, *given, size=self.past + 1).float()
-        told = self._told(clip, times=clip.time - 1)
-        guess = self.onward(self._pasts(frames), self._pasts(features), latents.flatten(0, 1), **told)
-        return guess.float().unflatten(0, latents.shape[:2])
+        clip = self._recent(clip, count)
+        frames, features = self._seen(clip.steps(0, clip.time - 1))  # the last is what is to be predicted
+        if not self.alone:
+            return self._rolled(self.onward, clip, frames, features, latents, size=self.past + 1).float()
+        told = self._told(clip, times=count)
+        seen = (self._pasts(x, count) for x in (frames, features))
+        return self.onward(*seen, latents.flatten(0, 1), **told).float().unflatten(0, latents.shape[:2])
+
+    def _counted(self, clip: Clip, count: int) -> int:
+        if count != clip.time - 1 and not (self.alone and 0 < count < clip.time):
+            many = f"1 to {clip.time - 1}" if self.alone else f"{clip.time - 1}"
+            raise ValueError(f"Given {count} latents in a clip of {clip.time} frames; wanted {many}.")
+        return count
+
+    def _recent(self, clip: Clip, count: int) -> Clip:
+        """All that is looked at for the last ``count`` transitions of a clip."""
+        return clip.steps(max(0, clip.time - count - self.past - 1), clip.time)
 
     def targets(self, clip: Clip) -> Tensor:
         """What ``predict`` should have said, (B, T-1, ...)."""
@@ -291,9 +311,9 @@ class LatentActions(Part):
         words = words[0] if isinstance(words, tuple) else words  # tokens come with a mask, which all zeros say again
         return {"told": words.to(clip.device).repeat_interleave(times, 0)}
 
-    def _pasts(self, x: Tensor) -> Tensor:
-        """For every frame but the last, it and those before it; before the first there is only the first."""
-        return x[:, pasts(x.shape[1] - 1, self.past + 1 - self.stack, device=x.device)].flatten(0, 1)
+    def _pasts(self, x: Tensor, count: int) -> Tensor:
+        """For each of the last ``count`` moments, it and those before it; before the first there is only the first."""
+        return x[:, pasts(x.shape[1], self.past + 1 - self.stack, device=x.device)[-count:]].flatten(0, 1)
 
     def _rolled(self, part: Part, clip: Clip, *given: Tensor, size: int) -> Tensor:
         """What ``part`` says along the clip where it is never shown more than ``size`` moments: first few, then all."""

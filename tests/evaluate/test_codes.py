@@ -15,6 +15,7 @@ from tacit.clip import Clip, Episode
 from tacit.data.episodes import Episodes
 from tacit.evaluate.codes import codes, counts, merged, perplexity, rank, variances
 from tacit.evaluate.report import Value
+from tacit.parts.quantize import Bottled
 
 COUNT, LENGTH = 30, 21
 
@@ -40,11 +41,6 @@ class Told:
 
 
 @dataclass
-class Bottled:
-    codes: Tensor | None
-
-
-@dataclass
 class Book:
     codes: int
     groups: int = 1
@@ -61,7 +57,8 @@ class Quantised(Told):
 
     def found(self, clip: Clip) -> Bottled:
         assert clip.state is not None
-        return Bottled(clip.state[:, 1:].flatten(0, 1).long())
+        codes = clip.state[:, 1:].flatten(0, 1).long()
+        return Bottled(self.infer(clip).flatten(0, 1), torch.zeros(()), {}, codes)
 
 
 def measured(model: Any, episodes: Episodes) -> dict[str, Value]:

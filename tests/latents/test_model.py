@@ -136,19 +136,39 @@ def test_along_a_long_clip_each_transition_is_as_in_its_own_window(of: str) -> N
             torch.testing.assert_close(model.targets(own)[:, -1], goal[:, t], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("past", "stack"), [(0, 1), (2, 1), (0, 3), (1, 2)])
-def test_the_latest_latent_is_the_last_of_all(past: int, stack: int) -> None:
-    """Asked alone it is what it is among the others, of clips longer and shorter than the model looks back."""
+def looking(past: int, stack: int = 1) -> LatentActions:
+    """A model to which each frame that it looks at matters."""
     torch.manual_seed(0)
     size = {"frame": (8, 8), "width": 4, "dim": 8, "stages": (1,)}
-    model = LatentActions(
+    painted = Painted(frame=(8, 8), frames=past + 1, dim=2, base=4)
+    return LatentActions(
         encoder=Strided(channels=3 * stack, **size), inverse=Looking(frames=past + 2), bottleneck=Free(2),  # type: ignore[arg-type]
-        forward=Change(encoder=Flat(frame=(8, 8)), features=8, dim=2), past=past, stack=stack,
+        forward=painted if stack == 1 else Change(encoder=Flat(frame=(8, 8)), features=8, dim=2),
+        past=past, stack=stack,
     ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(("past", "stack"), [(0, 1), (2, 1), (0, 3), (1, 2)])
+def test_the_last_transition_alone_is_as_among_the_others(past: int, stack: int) -> None:
+    """Inferred and predicted alone it is what it is among others, of clips longer and shorter than what is seen."""
+    model = looking(past, stack)
     for frames in (2, model.past + 2, 7):
         clip = clips(frames=frames)["frames"]
         with torch.no_grad():
-            torch.testing.assert_close(model.latest(clip), model.infer(clip)[:, -1], rtol=1e-4, atol=1e-5)
+            z = model.infer(clip)
+            torch.testing.assert_close(model.latest(clip), z[:, -1], rtol=1e-4, atol=1e-5)
+            whole = model.predict(clip, z)
+            for count in range(1, frames):
+                few = model.predict(clip, z[:, -count:])
+                torch.testing.assert_close(few, whole[:, -count:], rtol=1e-4, atol=1e-5)
+
+
+def test_more_or_fewer_latents_than_a_model_can_take_are_refused() -> None:
+    along, clip = window(of="frames"), clips(frames=4)["frames"]
+    for model, counts, wanted in ((looking(1), (0, 4), "1 to 3"), (along, (0, 2, 4), "wanted 3")):
+        for count in counts:
+            with pytest.raises(ValueError, match=wanted):
+                model.predict(clip, torch.zeros(len(clip), count, 2))
 
 
 class Looking(Part):

@@ -190,8 +190,8 @@ def causal(exam: Exam) -> Check:
     twins, model, more = exam.twins, exam.model, []
     with holdout.still(model, seed=exam.seed):
         place = holdout.place(model)
-        z = np.stack([model.infer(twins.clip(k).to(place))[:, -1].cpu().numpy() for k in range(twins.ways)], 1)
-        other = None if twins.stirred is None else model.infer(twins.stirred.to(place))[:, -1].cpu().numpy()
+        z = np.stack([holdout.latest(model, twins.clip(k).to(place)).cpu().numpy() for k in range(twins.ways)], 1)
+        other = None if twins.stirred is None else holdout.latest(model, twins.stirred.to(place)).cpu().numpy()
     acted = np.square(z[:, 1:] - z[:, :1]).sum(2).mean(1)
     swayed = None
     if other is not None:
@@ -233,10 +233,10 @@ def _hits(exam: Exam, z: np.ndarray) -> Value | None:
     with holdout.still(model, seed=exam.seed):
         clips = [twins.clip(k)[torch.from_numpy(np.flatnonzero(~half))].to(place) for k in range(twins.ways)]
         wanted = torch.stack([model.targets(c)[:, -1].float().flatten(1) for c in clips], 1)
-        done = model.infer(clips[0])
+        done = holdout.told_by(model, clips[0])
         for k in range(1, twins.ways):
             meant = done[:, -1] + torch.from_numpy(usual(other[~half, k - 1])).to(done)
-            guess = model.predict(clips[0], torch.cat([done[:, :-1], meant[:, None]], 1))[:, -1].float().flatten(1)
+            guess = holdout.foretold(model, clips[0], by=holdout.lent(done, meant)).flatten(1)
             hits.append((torch.cdist(guess[:, None], wanted)[:, 0].argmin(1) == k).float().cpu().numpy())
     table = np.stack([np.stack(hits, 1).mean(1), np.ones(int((~half).sum()))], 1)
     return Value.of("the asked future is the nearest", bootstrap(holdout.summed(table, twins.owner[~half]), ratio))

@@ -135,16 +135,16 @@ class Exam:
         other = torch.from_numpy(others(owner)).to(clip.device)
         there = clip[other]
         same = ending(clip, lambda x: x[:, -2])
-        z, rest = model.infer(clip), holdout.latest(model, same)
+        z, rest = holdout.told_by(model, clip), holdout.latest(model, same)
         want, kept = (model.targets(c).float()[:, -1] for c in (clip, same))
-        guess = model.predict(clip, z).float()[:, -1]
-        lent = model.predict(there, _last(z[other], z[:, -1])).float()[:, -1]
+        guess = holdout.foretold(model, clip, by=z)
+        lent = holdout.foretold(model, there, by=holdout.lent(z[other], z[:, -1]))
         elsewhere = model.targets(ending(there, lambda x: x[:, -2])).float()[:, -1]
-        nothing = model.predict(clip, _last(z, rest)).float()[:, -1]
+        nothing = holdout.foretold(model, clip, by=holdout.lent(z, rest))
         again = torch.full_like(guess, float("nan"))
         if back is not None:  # z here, put to use elsewhere, read off what it did there, and put to use here
             away = ended(there, back(lent))
-            again = model.predict(clip, _last(z, holdout.latest(model, away))).float()[:, -1]
+            again = holdout.foretold(model, clip, by=holdout.lent(z, holdout.latest(model, away)))
         turned = _turned(clip)
         forth, backwards = z[:, -1] - rest, holdout.latest(model, turned) - rest
         return [
@@ -327,10 +327,6 @@ def affine(one: Array, other: Array, *, owner: NDArray[np.int64]) -> Array:
     missed = np.square(fitted(one[held]) - other[held]).sum(1)
     varied = np.square(other[held] - other[~held].mean(0)).sum(1)
     return holdout.summed(np.stack([missed, varied], 1), owner[held])
-
-
-def _last(latents: Tensor, last: Tensor) -> Tensor:
-    return torch.cat([latents[:, :-1], last[:, None]], 1)
 
 
 def _held(clip: Clip, before: int, now: int, after: int) -> Clip:

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.clip import Clip, floats
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
-from tacit.evaluate.altered import ended, ending, seen, square
+from tacit.evaluate.altered import ended, ending, seen, shown, square
 from tacit.evaluate.interval import bootstrap
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.check import ratio
@@ -36,13 +35,13 @@ def drift(exam: Exam) -> list[Value]:
         for rows, clip in path.batches(holdout.place(model)):
             z, back, made, columns = model.infer(clip), seen(model, clip), clip, list[Tensor]()
             assert back is not None
-            first = _shown(clip)[:, span - 2]
+            first = shown(clip)[:, span - 2]
             for k in range(1, steps[-1] + 1):
                 window = made.steps(k - 1, k - 1 + span)
-                guess = back(model.predict(window, z[:, k - 1 : k + span - 2])[:, -1].float())
-                made = _put(made, guess, at=k + span - 2)
+                guess = back(holdout.foretold(model, window, by=z[:, k - 1 : k + span - 2]))
+                made = ended(made, guess, at=k + span - 2)
                 if k in steps:
-                    true = _shown(clip)[:, k + span - 2]
+                    true = shown(clip)[:, k + span - 2]
                     columns += [square(guess, true), square(first, true)]
             table[rows] = torch.stack(columns, 1).double().cpu().numpy()
     sums = holdout.summed(table, path.owner)
@@ -59,14 +58,14 @@ def gradient(exam: Exam) -> Value:
     place = holdout.place(model)
     _, clip = next(exam.path.batches(place, size=ROWS))
     with holdout.still(model, seed=exam.seed):
-        z = model.infer(clip).clone()
+        z = holdout.told_by(model, clip).clone()
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            shown = _shown(clip).clone().requires_grad_()
-            asked = clip.replace(**{_looked(clip): shown})
-            guess = model.predict(asked, z.clone())[:, -1].float()
+            given = shown(clip).clone().requires_grad_()
+            asked = clip.replace(**{"state" if clip.frames is None else "frames": given})
+            guess = holdout.foretold(model, asked, by=z.clone())
             way = torch.randn(guess.shape, generator=torch.Generator().manual_seed(exam.seed)).to(guess)
-            (slope,) = torch.autograd.grad((guess * way).sum(), shown, allow_unused=True)
+            (slope,) = torch.autograd.grad((guess * way).sum(), given, allow_unused=True)
     except (RuntimeError, ValueError) as error:  # somebody else's function need not be differentiable
         return Value(name, None, data=exam.told, note=str(error).splitlines()[0][:80])
     if slope is None:
@@ -92,26 +91,11 @@ def abroad(exam: Exam, other: Episodes) -> list[Value]:
         for rows in np.array_split(np.arange(count), max(1, count // holdout.BATCH)):
             theirs, mine = (w.clips.batch(w.windows[rows]).to(holdout.place(model)) for w in (there, here))
             lent = holdout.latest(model, theirs)
-            given = torch.cat([model.infer(mine)[:, :-1], lent[:, None]], 1)
+            given = holdout.lent(holdout.told_by(model, mine), lent)
             back = seen(model, mine)
             assert back is not None
-            again = holdout.latest(model, ended(mine, back(model.predict(mine, given)[:, -1].float())))
+            again = holdout.latest(model, ended(mine, back(holdout.foretold(model, mine, by=given))))
             none = holdout.latest(model, ending(mine, lambda x: x[:, -2]))
             table[rows] = torch.stack([square(again, lent), square(none, lent)], 1).double().cpu().numpy()
     sums = holdout.summed(table, here.owner[:count])
     return [Value.of(name, bootstrap(sums, lambda rows: 1 - ratio(rows)), data=data)]
-
-
-def _looked(clip: Clip) -> str:
-    return "state" if clip.frames is None else "frames"
-
-
-def _shown(clip: Clip) -> Tensor:
-    """What is seen, pictures in [0, 1]."""
-    return clip.state.float() if clip.frames is None else floats(clip.frames) + 0.5  # type: ignore[union-attr]
-
-
-def _put(clip: Clip, moment: Tensor, *, at: int) -> Clip:
-    shown = _shown(clip).clone()
-    shown[:, at] = moment
-    return clip.replace(**{_looked(clip): shown})

@@ -45,7 +45,7 @@ class Stage:
 
     exam: Exam
     clip: Clip
-    latents: Tensor  # (B, T-1, D)
+    latents: Tensor  # (B, K, D), as predictions are made with
     rows: NDArray[np.int64]  # which of the exam's transitions the scenes are
     back: Callable[[Tensor], Tensor]
     names: tuple[str, ...]
@@ -67,18 +67,18 @@ class Stage:
                 return None
             if model.targets(clip).shape[2:] != frames.shape[2:]:
                 return None
-            latents = model.infer(clip)
-        given = exam.latents.astype(np.float32)
-        names, tried = repertoire(model, given, path=path, episodes=exam.episodes)
+            latents = holdout.told_by(model, clip)
+        names, tried = repertoire(exam.said, path=path, episodes=exam.episodes)
         names = [f"latent {i + 1}, {name}" if name.endswith("of all") else name for i, name in enumerate(names)]
         return cls(exam, clip, latents, rows, back, tuple(names), tried)
 
     def guess(self, last: Any, *, count: int) -> Tensor:
         """What is predicted in the first scenes with these latents in place of their own: (N, C, H, W) in [0, 1]."""
-        z = self.latents[:count].clone()
-        z[:, -1] = torch.as_tensor(np.asarray(last, np.float32)).to(z)
+        z = self.latents[:count]
+        given = torch.as_tensor(np.asarray(last, np.float32)).to(z).expand(count, -1)
         with holdout.still(self.exam.model, seed=self.exam.seed):
-            return self.back(self.exam.model.predict(self.clip[slice(count)], z)[:, -1].float()).clamp(0, 1)
+            guess = holdout.foretold(self.exam.model, self.clip[slice(count)], by=holdout.lent(z, given))
+            return self.back(guess).clamp(0, 1)
 
     def frame(self, when: int, *, count: int) -> Tensor:
         """What was there: the last frame but one (-2) or the last (-1)."""
