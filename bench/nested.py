@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arms import Arm
 from cells import kept, over
 from torch import Tensor
 
@@ -74,7 +75,7 @@ def seen(name: str) -> Simulator:
 
     Its frames are the state's first bytes, by which episodes are told apart where sides are kept disjoint.
     """
-    simulator = opened(name, size=16)
+    simulator = Arm(name.removeprefix("arms/"), size=16) if name.startswith("arms/") else opened(name, size=16)
 
     def frame() -> np.ndarray:
         return np.frombuffer(simulator.state()[:3].tobytes(), np.uint8).reshape(2, 2, 3)
@@ -200,13 +201,15 @@ def ends(name: str, tries: int, *, seed: int) -> tuple[float, float]:
     return floor, ceiling
 
 
-def judged(latents: LatentActions, name: str, terms: Terms, *, seed: int, acts: bool = True) -> dict[str, Any]:
-    """A model at the width it has now."""
+def judged(
+    latents: LatentActions, name: str, terms: Terms, *, seed: int, acts: bool = True, luck: int = 0
+) -> dict[str, Any]:
+    """A model at the width it has now; with other ``luck`` its policy has other weights at first, and other labels."""
     train, held, scale = sides(name, terms, seed=seed)
     read = probe(latents, held, seed=seed)
     if not acts:
         return {"probe": read.value, "return": None, "success": None}
-    led = policy(latents, train, scale, terms=terms, seed=seed)
+    led = policy(latents, train, scale, terms=terms, seed=seed + 1000 * luck)
     played = rollout(led, simulators(name), episodes=terms.tries, seed=TEST + seed)
     floor, ceiling = ends(name, terms.tries, seed=seed)
     earned = float(normalise(played.returns, floor=floor, ceiling=ceiling).mean())

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tacit.evaluate import holdout
+from tacit.evaluate.probe import quality
 from tacit.evaluate.report import Value
+from tacit.evaluate.verdict.check import LIMITS
 from tacit.evaluate.verdict.checks import transported
 from tacit.evaluate.verdict.exam import Exam
 
-PARTS = ("foreseen", "used", "not copied", "nothing is nothing", "same meaning")
+PARTS = ("foreseen", "used", "plainly told", "no copy", "nothing is nothing", "same meaning")
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,29 @@ class Score:
 
 
 def score(exam: Exam) -> Score:
-    """The product of the shares that the checks without labels leave of a model.
+    """The product of what the checks without labels leave of a model.
 
-    How much of the change it foresees; how much of that by its own latent; how little of the next frame the latent
-    paints into another scene; how still it keeps what does not change; how much of what happens is read from the
-    latent without knowing where things are. A product, because one of them at nought leaves nothing to act with.
+    How much of the change it foresees; how much of that by its own latent; how much of what happens, beyond what is
+    usual there, a line reads from the latent: few labels go no further than a line. And three that are whole within the
+    limits of their checks and fall beyond: how little of a frame the latent carries elsewhere, how still what does not
+    change is kept, how little it helps to know where things are. A product, because one of them at nought leaves
+    nothing to act with.
     """
     holdout.refuse_overlap(exam.model, exam.episodes)
     if not exam.encodes or not exam.predicts:
         raise ValueError("A score without labels asks how a model predicts with its latents: it wants both halves.")
     bare = Exam(exam.model, exam.episodes.unlabelled(), most=exam.most, seed=exam.seed)
-    gap = transported(bare).value
+    effects, gap = bare.effects, transported(bare).value
+    if isinstance(effects, str):
+        raise ValueError(f"A score without labels cannot be given here: {effects}.")
+    copied, moved = bare.share("carried", "painted", "carried").value, bare.share("rest", "change").value
     found = (
         1 - _number(bare.judged["FVU"]),
         _number(bare.judged["shuffled-latent gap"]),
-        1 - bare.share("carried", "painted", "carried").value,
-        1 - bare.share("rest", "change").value,
-        1 - (_number(gap) if gap is not None else 0.0),
+        quality(bare.read(("z",), sides=effects), effects.space),
+        _within(copied, LIMITS["copy"].at),
+        _within(moved, LIMITS["null"].at),
+        _within(_number(gap) if gap is not None else 0.0, LIMITS["gap"].at),
     )
     parts = {name: float(np.clip(np.nan_to_num(part), 0, 1)) for name, part in zip(PARTS, found, strict=True)}
     return Score(float(np.prod(list(parts.values()))), parts, len(bare.path), bare.told)
@@ -53,3 +61,8 @@ def score(exam: Exam) -> Score:
 
 def _number(value: Value) -> float:
     return float("nan") if value.value is None else value.value
+
+
+def _within(share: float, limit: float) -> float:
+    """1 up to the limit, and down to 0 at a share of 1."""
+    return min(1.0, (1 - share) / (1 - limit))
