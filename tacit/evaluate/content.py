@@ -15,7 +15,7 @@ from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.codes import SAME, perplexity, said
 from tacit.evaluate.interval import bootstrap
-from tacit.evaluate.probe import AGAIN, HELD, Side, Sides
+from tacit.evaluate.probe import AGAIN, HELD, Side, Sides, explained
 from tacit.evaluate.report import Value
 
 LOST = 0.05  # share of a continuous latent's variance that need not be said
@@ -85,15 +85,7 @@ def nuisance(
         sides.append(Side(inputs, (moved / unit)[:, None].astype(np.float64), path.owner))
     space = Space("continuous", sides[0].actions.shape[1])
     tallied = Sides(sides[0], sides[1], space).tally(("z",), "linear")
-    return Value.of(name, bootstrap(tallied, _explained), data=data, note=note)
-
-
-def _explained(tallied: NDArray[np.float64]) -> float:
-    """R2 of all numbers together: one of a cell that hardly ever changes would drown the others'."""
-    sums = tallied.sum(0)
-    missed, first, second = sums[1:].reshape(3, -1)
-    varied = float((second - first**2 / sums[0]).sum())
-    return 1 - float(missed.sum()) / varied if varied > 1e-9 * max(float(second.sum()), 1e-12) else float("nan")
+    return Value.of(name, bootstrap(tallied, explained), data=data, note=note)
 
 
 def _parted(episodes: Episodes, *, seed: int) -> list[NDArray[np.int64]]:

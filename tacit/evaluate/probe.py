@@ -240,6 +240,14 @@ def quality(tallied: Array, space: Space) -> float:
     return float((1 - missed[told] / varied[told]).mean()) if told.any() else float("nan")
 
 
+def explained(tallied: Array) -> float:
+    """R2 of all numbers together: one of a number that hardly ever changes would drown the others'."""
+    sums = tallied.sum(0)
+    missed, first, second = sums[1:].reshape(3, -1)
+    varied = float((second - first**2 / sums[0]).sum())
+    return 1 - float(missed.sum()) / varied if varied > 1e-9 * max(float(second.sum()), 1e-12) else float("nan")
+
+
 @dataclass(frozen=True)
 class Ridge:
     """A linear probe in closed form, as firm as episodes that it was not fitted on want it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tacit.evaluate import holdout
-from tacit.evaluate.probe import quality
+from tacit.evaluate.probe import explained
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.check import LIMITS
 from tacit.evaluate.verdict.checks import transported
@@ -50,7 +50,7 @@ def score(exam: Exam) -> Score:
     found = (
         1 - _number(bare.judged["FVU"]),
         _number(bare.judged["shuffled-latent gap"]),
-        quality(bare.read(("z",), sides=effects), effects.space),
+        explained(bare.read(("z",), sides=effects)),
         _within(copied, LIMITS["copy"].at),
         _within(moved, LIMITS["null"].at),
         _within(_number(gap) if gap is not None else 0.0, LIMITS["gap"].at),
