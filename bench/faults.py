@@ -31,6 +31,7 @@ class Case:
     learnt: Episodes | None = None
     siblings: tuple[Any, ...] = ()
     tracks: tuple[np.ndarray, ...] | None = None
+    harmed: Episodes | None = None  # where a fault of what is learnt shows, if it is one: a good model is not ill
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def leaks_beside(base: Base, strength: int) -> Case:
 
 def collapses(base: Base, strength: int) -> Case:
     """A latent that pays so much for every nat that it says nothing."""
-    short = Gaussian(base.place.space.size + 2, beta=(3.0, 10.0, 30.0)[strength])
+    short = Gaussian(base.place.space.size + 2, beta=(10.0, 30.0, 100.0)[strength])
     return replace(base.case, model=base.again(base.data.train.unlabelled(), short=short, labelled=0.0))
 
 
@@ -152,17 +153,18 @@ def is_distracted(base: Base, strength: int) -> Case:
     """Something that no action moves changes more than the body does, and nobody says what matters."""
     data = material(base.place, foreign=(2.0, 3.0, 4.0)[strength], seed=base.seed)
     model = base.again(data.train.unlabelled(), labelled=0.0)
-    return Case(model, data.held, data.train, (), data.tracks)
+    return Case(model, data.held, data.train, (), data.tracks, data.held)
 
 
 def is_too_expert(base: Base, strength: int) -> Case:
     """Only an expert was filmed, with so much noise in what it does."""
     data = material(base.place, who="expert", noise=(0.0, 0.05, 0.1)[strength], seed=base.seed)
-    return Case(base.again(data.train.unlabelled(), labelled=0.0), data.held, data.train)
+    model = base.again(data.train.unlabelled(), labelled=0.0)
+    return Case(model, data.held, data.train, harmed=base.data.held)  # does it read what others do?
 
 
 def is_entangled(base: Base, strength: int) -> Case:
-    """The latent is turned, in its liveliest plane, by an angle that the scene decides."""
+    """The latent is turned, in each plane of two of its main directions, by an angle that the scene decides."""
     model, rate = base.model, (0.6, 1.0, 1.5)[strength]
     with torch.inference_mode():
         clip = next(base.data.train.clips(2).stream(1024))
@@ -170,18 +172,19 @@ def is_entangled(base: Base, strength: int) -> Case:
         scene = _scene(base.place, clip)[:, 0]
     mean = z.mean(0)
     _, sizes, axes = torch.linalg.svd(z - mean, full_matrices=False)
-    plane, unit = axes[:2], sizes[:2] / len(z) ** 0.5
+    count = len(axes) // 2 * 2
+    planes, unit = axes[:count], sizes[:count] / len(z) ** 0.5
     centre = scene.mean(0)
     way = torch.linalg.svd(scene - centre, full_matrices=False)[2][0]
     spread = ((scene - centre) @ way).std()
 
     def turned(clip: Clip, z: Tensor, sign: float) -> Tensor:
         angle = sign * rate * ((_scene(base.place, clip)[:, : z.shape[1]] - centre) @ way) / spread
-        flat = (z - mean) @ plane.T / unit
-        one, two = flat.unbind(-1)
-        cos, sin = angle.cos(), angle.sin()
-        new = torch.stack([cos * one - sin * two, sin * one + cos * two], -1)
-        return z + ((new - flat) * unit) @ plane
+        flat = (z - mean) @ planes.T / unit
+        one, two = flat.unflatten(-1, (-1, 2)).unbind(-1)
+        cos, sin = angle.cos()[..., None], angle.sin()[..., None]
+        new = torch.stack([cos * one - sin * two, sin * one + cos * two], -1).flatten(-2)
+        return z + ((new - flat) * unit) @ planes
 
     return replace(
         base.case,
@@ -190,6 +193,7 @@ def is_entangled(base: Base, strength: int) -> Case:
             infer=lambda clip: turned(clip, model.infer(clip), 1.0),
             predict=lambda clip, z: model.predict(clip, turned(clip, z, -1.0)),
         ),
+        harmed=base.data.held,
     )
 
 
@@ -206,7 +210,7 @@ def is_panned(base: Base, strength: int) -> Case:
         return e.replace(frames=np.stack([np.roll(frame, round(times * t), 1) for t, frame in enumerate(e.frames)]))
 
     train, held = altered(base.data.train, panned), altered(base.data.held, panned)
-    return Case(base.again(train), held, train)
+    return Case(base.again(train), held, train, harmed=held)
 
 
 def is_copied(base: Base, strength: int) -> Case:
@@ -214,7 +218,7 @@ def is_copied(base: Base, strength: int) -> Case:
     count = (0.05, 0.15, 0.3)[strength] * len(base.data.train)
     some = np.arange(max(2, round(count)))
     train = base.data.train.select(np.resize(some, len(base.data.train)))
-    return replace(base.case, model=base.again(train), learnt=train)
+    return replace(base.case, model=base.again(train), learnt=train, harmed=base.data.held)
 
 
 def is_too_small(base: Base, strength: int) -> Case:
@@ -223,7 +227,7 @@ def is_too_small(base: Base, strength: int) -> Case:
         first = base.data.train.episode(0)
         pieces = (_piece(base.data.train.episode(i), 0, min(11, len(first))) for i in range(3))
         train = Episodes.of(pieces, space=base.data.train.spec.space, fps=base.data.train.spec.fps)
-        return replace(base.case, model=base.again(train), learnt=train)
+        return replace(base.case, model=base.again(train), learnt=train, harmed=base.data.held)
     few = base.data.held.select(range(3 if strength == 1 else 2))
     return replace(base.case, held=few, tracks=None)
 

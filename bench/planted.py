@@ -6,7 +6,8 @@ Nine worlds, a toy and eight real ones, in pictures and in states. In each, good
 inside, and fifteen kinds of fault are planted in them or in their data, each at three strengths (``faults.py``). A good
 model is one from which a line reads the action (R2, or accuracy beyond chance, of at least ``READ``) and that foresees
 at least half of the change, both on held-out episodes; where training did not get so far nothing is planted, and that
-is told. A model of an expert's video alone that reads play as well as a good one is not ill, and is not counted.
+is told. A fault that works by what is learnt (of an expert alone, of few or copied clips, with a distractor or a pan,
+by latents that are turned) is none where the model is as good as a good one all the same: it is not counted.
 The limits of ``tacit check`` were set on half of the worlds (``sets=True`` in ``places.py``) and are tested on the
 others; both halves are shown. Killed, it goes on where it was.
 """
@@ -92,9 +93,9 @@ def row(name: str, kind: str, strength: int, seed: int) -> Rows:
     case = good(base, kind) if kind in GOOD else FAULTS[kind][0](base, strength)
     found, exam = asked(case, seed)
     values = {c.code: None if c.value is None else c.value.value for c in found.checks}
-    if kind == "expert only":  # does it read what others do?
-        exam = Exam(case.model, base.data.held, most=MOST, seed=seed)
-    read = exam.read(("z",)) if kind in (*GOOD, "expert only") and not isinstance(exam.sides, str) else None
+    where = case.held if kind in GOOD else case.harmed
+    exam = exam if where is case.held or where is None else Exam(case.model, where, most=MOST, seed=seed)
+    read = exam.read(("z",)) if where is not None and not isinstance(exam.sides, str) else None
     facts: dict[str, Any] = {"place": name, "kind": kind, "strength": strength, "seed": seed}
     facts |= {"wanted": FAULTS[kind][1] if kind in FAULTS else WORKING, "verdict": found.name}
     facts |= {"ailments": list(found.ailments), "failed": [c.code for c in found.checks if c.outcome == "fail"]}

@@ -27,6 +27,7 @@ import torch
 from cells import Rows, kept
 from nested import Terms, judged, sides
 
+from tacit.data.episodes import Episodes
 from tacit.evaluate.claim import Claim
 from tacit.evaluate.verdict.exam import Exam
 from tacit.evaluate.verdict.score import score
@@ -79,13 +80,18 @@ def learnt(name: str, kind: str, seed: int, terms: Terms) -> LatentActions:
     return fit(latents, data.clips(latents.length), None, plan).eval()
 
 
+def unseen(held: Episodes) -> Episodes:
+    """The states without the pictures that stand beside them to tell episodes apart, and without labels."""
+    states = (held.episode(i).replace(frames=None) for i in range(len(held)))
+    return Episodes.of(states, space=held.spec.space, fps=held.spec.fps, name=held.spec.name).unlabelled()
+
+
 def row(name: str, kind: str, seed: int, terms: Terms) -> Rows:
     """One model: its score, what others would say of it, and what a policy of it earns."""
     began = time.perf_counter()
     model, held = learnt(name, kind, seed, terms), sides(name, terms, seed=seed)[1]
-    exam = Exam(model, held, most=MOST, seed=seed)
-    found = score(exam)
-    bare = Exam(model, held.unlabelled(), most=MOST, seed=seed)
+    plain = unseen(held)
+    found, bare = score(Exam(model, plain, most=MOST, seed=seed)), Exam(model, plain, most=MOST, seed=seed)
     others = {v: bare.judged[v].value for v in ("FVU", "delta-PSNR")}
     others |= {"effective rank": bare.codes["effective rank"].value, "cut ratio": bare.judged["cut and copy"].value}
     played = [judged(model, name, terms, seed=seed, luck=luck) for luck in range(LUCK)]

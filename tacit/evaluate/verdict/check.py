@@ -72,6 +72,7 @@ LIMITS: dict[str, Limit] = {
     "null": Limit(0.45, False, "with the latent of no change less than half of the usual change is made"),
     "seeds": Limit(0.75, True, "two seeds found the same up to an affine map, or one of them was lucky"),
     "gain": Limit(0.0, True, "with the fewest labels it tells more of the action than anything that has none"),
+    "known": Limit(0.15, True, "where what is seen tells the action, latents are known by a clear lead of labels"),
     "nuisance": Limit(0.2, False, "more than so much of what no action moves is kept"),
     "hit": Limit(0.67, True, "what is asked about comes out twice as often as by guessing among three"),
     "swayed": Limit(0.2, False, "other chance moves the latent less than another action does"),

@@ -17,7 +17,7 @@ from tacit.data.twins import Twins
 from tacit.evaluate import holdout
 from tacit.evaluate.interval import number
 from tacit.evaluate.report import strict
-from tacit.evaluate.verdict.check import Ailment, Check
+from tacit.evaluate.verdict.check import LIMITS, Ailment, Check
 from tacit.evaluate.verdict.checks import asked
 from tacit.evaluate.verdict.exam import Exam
 
@@ -48,6 +48,12 @@ REMEDIES: dict[Ailment, Remedy] = {
         "Take a latent without codes, several steps ahead, and less of the future given for nothing.",
         "tacit train tacit --data {data} --labels 0 --reach 4 --out out/again",
     ),
+    "too deterministic": Remedy(
+        "what is seen tells the action, so that nothing is left for a latent to say",
+        "of such video any latent may look leaking, out of step or bound to its state, and the cure is other video",
+        "Add video of play, or look further ahead.",
+        "tacit data merge {data} PLAY out/both",
+    ),
     "leaking": Remedy(
         "the latent carries the next frame itself, not what was done",
         "a latent that carries the frame passes probes and predictions for the wrong reason",
@@ -59,12 +65,6 @@ REMEDIES: dict[Ailment, Remedy] = {
         "with labels out of step every measure that uses them blames the model",
         "Find the offset and move the labels.",
         "tacit data check {data}",
-    ),
-    "too deterministic": Remedy(
-        "what is seen tells the action, so that nothing is left for a latent to say",
-        "such video makes any latent look bound to its state, and the cure is other video, not another model",
-        "Add video of play, or look further ahead.",
-        "tacit data merge {data} PLAY out/both",
     ),
     "distracted": Remedy(
         "the latent tells of what no action moves",
@@ -188,15 +188,15 @@ def verdict_of(exam: Exam, *, title: str = "a latent action model", source: str 
 def diagnosis(checks: Sequence[Check]) -> tuple[Ailment, ...]:
     """All ailments that failing checks name, in the order of ``REMEDIES``.
 
-    That what is seen tells the action is an ailment only where few labels do not tell what latents mean: a sound model
-    may be asked about an expert's video, too.
+    That what is seen tells the action is an ailment only where few labels do not tell well what latents mean: a sound
+    model may be asked about an expert's video, too.
     """
     if not any(check.outcome != "abstain" for check in checks if check.code != "C0"):
         return ("not enough data",)  # nothing could be asked
     failed = {check.code: check for check in checks if check.outcome == "fail"}
     named = {check.names for check in failed.values() if check.names}
-    aligned = next((check.outcome for check in checks if check.code == "C7"), "abstain")
-    if "too deterministic" in named and aligned == "pass":
+    lead = next((check.value for check in checks if check.code == "C7"), None)
+    if lead is not None and lead.value is not None and LIMITS["known"].kept(lead.value):
         named.discard("too deterministic")
     return tuple(ailment for ailment in REMEDIES if ailment in named)
 
