@@ -222,11 +222,14 @@ def score(tallied: Array, space: Space) -> Interval:
     return bootstrap(tallied, lambda rows: quality(rows, space))
 
 
-def gain(one: Array, other: Array, *, space: Space) -> Interval:
-    """By how much one probe is better than another on the same transitions."""
+def gain(one: Array, other: Array, *, space: Space | None) -> Interval:
+    """By how much one probe is better than another on the same transitions; without a space, as ``explained``."""
     width = one.shape[1]
-    both = np.concatenate([one, other], 1)
-    return bootstrap(both, lambda rows: quality(rows[:, :width], space) - quality(rows[:, width:], space))
+    both, good = (
+        np.concatenate([one, other], 1),
+        explained if space is None else functools.partial(quality, space=space),
+    )
+    return bootstrap(both, lambda rows: good(rows[:, :width]) - good(rows[:, width:]))
 
 
 def quality(tallied: Array, space: Space) -> float:

@@ -112,12 +112,12 @@ def transported(exam: Exam) -> Check:
     what = ("C4", "same meaning", transported.__doc__ or "")
     if why := lacking(exam):
         return Check(*what, "abstain", note=why)
-    sides, of = exam.sides, "the action"
-    if isinstance(sides, str):  # labels know best; without any, what moves in the picture stands for what was done
-        sides, of = exam.effects, "what moves"
+    labelled = not isinstance(exam.sides, str)  # labels know best; without any, what moves stands for what was done
+    sides, of = (exam.sides, "the action") if labelled else (exam.effects, "what moves")
     if isinstance(sides, str):
         return Check(*what, "abstain", note=f"there are no labels, and {sides}")
-    gap = Value.of(f"knowing where things are adds to what the latent tells of {of}", exam.gap(sides), data=exam.told)
+    name = f"knowing where things are adds to what the latent tells of {of}"
+    gap = Value.of(name, exam.gap(sides, together=not labelled), data=exam.told)
     if gap.value is None:
         return Check(*what, "abstain", note=f"{of} never differs")
     more: tuple[Value, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from tacit.evaluate.probe import (
     HELD,
     Side,
     Sides,
+    explained,
     gain,
     gather,
     linear,
@@ -240,9 +241,10 @@ class Exam:
     def _views(self) -> dict[str, Any]:
         return {"z": self.model, "o": View("o"), "change": View("change"), "random": Random(self.seed)}
 
-    def gap(self, sides: Sides) -> Interval:
+    def gap(self, sides: Sides, *, together: bool = False) -> Interval:
         """How much more is read by who knows where things are than from the latent, or from the frame, alone.
 
+        Of many numbers ``together`` where some of them hardly vary, as of what happens.
         Two readers know it: a line whose slopes depend on it, which undoes what turns a latent with its scene, and a
         network, which undoes what turns it far.
         """
@@ -250,8 +252,9 @@ class Exam:
         known = [self.read(("z", "o"), kind=kind, sides=sides) for kind in kinds]
         known.append(self.read(("bound",), sides=sides))
         alone = [self.read((name,), kind=kind, sides=sides) for name in ("z", "o") for kind in kinds]
-        best, other = (max(some, key=lambda t: quality(t, sides.space)) for some in (known, alone))
-        return gain(best, other, space=sides.space)
+        good = explained if together else partial(quality, space=sides.space)
+        best, other = (max(some, key=good) for some in (known, alone))
+        return gain(best, other, space=None if together else sides.space)
 
     def read(
         self,
