@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +12,9 @@ import torch
 from arms import Arm
 from torch import Tensor
 
-from tacit import data as recordings
 from tacit.clip import Episode, Space
 from tacit.data import toys
-from tacit.data.collect import collect, exogenous
+from tacit.data.collect import collect
 from tacit.data.episodes import Episodes
 from tacit.envs import simulator
 from tacit.envs.dots import Board
@@ -32,12 +30,11 @@ from tacit.parts.quantize import Bottleneck, Free
 from tacit.train import Plan, fit
 
 MEMORY, FOREIGN = 0.98, 4  # of what no action moves in a state: how slowly it turns back, and its numbers
-HOME = Path("out/planted")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A world, whether it is looked at as pictures or as states, and how much of it is recorded."""
+    """A world, whether it is looked at as pictures (the toy) or as states, and how much of it is recorded."""
 
     name: str
     of: Literal["frames", "state"]
@@ -45,7 +42,6 @@ class Place:
     sets: bool = False  # whether limits are set here; elsewhere they are tested
     frames: int = 8000
     steps: int = 1500
-    size: int = 16
 
     @functools.cached_property
     def space(self) -> Space:
@@ -74,18 +70,23 @@ def blind(open_: Callable[[], Simulator]) -> Simulator:
     return world
 
 
+def played(name: str, **options: Any) -> Callable[[], Simulator]:
+    """How a real environment is opened whose pictures nobody looks at."""
+    return functools.partial(simulator, name, size=16, **options)
+
+
 PLACES: dict[str, Place] = {
     place.name: place
     for place in (
         Place("dots", "frames", None, sets=True, steps=700),
-        Place("reacher", "state", functools.partial(simulator, "control/reacher", size=16), sets=True),
-        Place("room", "state", functools.partial(simulator, "babyai/GoToRedBallNoDists", size=16), sets=True),
-        Place("elbow", "state", functools.partial(Arm, "elbow", size=16), sets=True),
-        Place("coinrun", "frames", functools.partial(simulator, "procgen/coinrun", size=32), steps=700, size=32),
-        Place("cheetah", "state", functools.partial(simulator, "control/cheetah", size=16), frames=16000),
-        Place("button", "state", functools.partial(simulator, "metaworld/button-press-topdown", size=16, repeat=4)),
-        Place("lander", "state", functools.partial(simulator, "lander/discrete", size=16)),
-        Place("cart", "state", functools.partial(Arm, "cart", size=16)),
+        Place("reacher", "state", played("control/reacher"), sets=True),
+        Place("room", "state", played("babyai/GoToRedBallNoDists"), sets=True),
+        Place("lander", "state", played("lander/discrete"), sets=True),
+        Place("cheetah", "state", played("control/cheetah"), sets=True, frames=16000),
+        Place("elbow", "state", functools.partial(Arm, "elbow", size=16)),
+        Place("mass", "state", played("control/point_mass", repeat=4)),
+        Place("door", "state", played("babyai/OpenDoor")),
+        Place("pong", "state", played("atari/pong")),
     )
 }
 
@@ -102,12 +103,6 @@ def material(place: Place, *, who: str = "play", noise: float = 0.0, foreign: fl
         train, held = toy.episodes.split(0.25)
         return Material(train, held, tuple(tracks[p] for p in held.prints) if foreign else None)
     job: dict[str, Any] = {"demonstrator": who, "noise": noise, "seed": seed, "workers": 1, "progress": False}
-    if place.of == "frames":
-        folder = HOME / "video" / f"{place.name}-{who}-{noise}-{foreign}-{seed}"
-        options = {"distract": "sprites", "strength": min(3.0, foreign / 2)} if foreign else {}
-        collect(f"procgen/{place.name}", folder, frames=place.frames, size=place.size, options=options, **job)
-        train, held = recordings.cache(recordings.open(folder), size=place.size, workers=1).split(0.25)
-        return Material(train, held, tuple(exogenous(folder, held)) if foreign else None)
     whole = collect(functools.partial(blind, place.open), frames=place.frames, **job)
     scale = None if who == "play" else material(place, seed=seed).scale
     return _stated(whole, foreign, np.random.default_rng([seed, 5]), scale=scale)

@@ -2,7 +2,7 @@
 
     python bench/planted.py --out results/planted.json
 
-Nine worlds, a toy and eight real ones, in pictures and in states. In each, good models are trained with labels
+Nine worlds: a toy in pictures, and eight real ones in states. In each, good models are trained with labels
 inside, and fifteen kinds of fault are planted in them or in their data, each at three strengths (``faults.py``). A good
 model is one from which a line reads the action (R2, or accuracy beyond chance, of at least ``READ``) and that foresees
 at least half of the change, both on held-out episodes; where training did not get so far nothing is planted, and that
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import places
 import torch
 from cells import Rows, kept
 from faults import FAULTS, STRENGTHS, Base, Case
@@ -108,7 +107,7 @@ def row(name: str, kind: str, strength: int, seed: int) -> Rows:
 
 def _read(exam: Exam, tallied: Any) -> float:
     """How well a line reads the action: R2, or accuracy beyond that of always saying the commonest."""
-    from tacit.evaluate.probe import quality
+    from tacit.evaluate.tally import quality
 
     found = float(quality(tallied, exam.space))
     if not exam.space.discrete:
@@ -171,7 +170,7 @@ def halves(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a file of results, with its figure beside it")
-    parser.add_argument("--home", type=Path, default=places.HOME, help="recordings and finished cells")
+    parser.add_argument("--home", type=Path, default=Path("out/planted"), help="finished cells")
     parser.add_argument("--places", nargs="+", default=list(PLACES), choices=list(PLACES))
     parser.add_argument("--seed", type=int, default=1, help="0 chose settings")
     given = parser.parse_args()

@@ -14,9 +14,9 @@ from tacit.clip import Space, floats
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.codes import SAME, perplexity, said
-from tacit.evaluate.interval import bootstrap
-from tacit.evaluate.probe import AGAIN, HELD, Side, Sides, explained
+from tacit.evaluate.probe import AGAIN, HELD, Side, Sides
 from tacit.evaluate.report import Value
+from tacit.evaluate.tally import score
 
 LOST = 0.05  # share of a continuous latent's variance that need not be said
 RIM = 8  # a picture is so many cells wide and high, of which those at its edge are the rim
@@ -85,7 +85,7 @@ def nuisance(
         sides.append(Side(inputs, (moved / unit)[:, None].astype(np.float64), path.owner))
     space = Space("continuous", sides[0].actions.shape[1])
     tallied = Sides(sides[0], sides[1], space).tally(("z",), "linear")
-    return Value.of(name, bootstrap(tallied, explained), data=data, note=note)
+    return Value.of(name, score(tallied, None), data=data, note=note)
 
 
 def _parted(episodes: Episodes, *, seed: int) -> list[NDArray[np.int64]]:

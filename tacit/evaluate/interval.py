@@ -88,10 +88,51 @@ def bootstrap(
         return Interval(value, math.nan, math.nan, n)
     random = np.random.default_rng(seed)
     picks = random.integers(n, size=(draws, n))
-    drawn = np.sort([measure(x[_rows(members, pick)]) for pick in picks])
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    if method == "bca":
-        left = [measure(np.delete(x, members[i], axis=0)) for i in range(n)]
+    drawn = np.array([measure(x[_rows(members, pick)]) for pick in picks])
+    left = [measure(np.delete(x, members[i], axis=0)) for i in range(n)] if method == "bca" else None
+    return _between(value, drawn, left, level=level, n=n)
+
+
+def resummed(
+    sums: ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    draws: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """``bootstrap`` of what is told from the sum of all rows (E, K) alone, every draw at once: thousands in no time.
+
+    ``statistic`` makes of sums (..., K) numbers (...). Each row is what one episode brings to the sum.
+    """
+    x = np.asarray(sums, dtype=np.float64)
+    if x.ndim != 2:
+        raise ValueError(f"Sums have shape {x.shape}; wanted (episodes, numbers).")
+    n = len(x)
+    if not n:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(x.sum(0)))
+        if n < 2:
+            return Interval(value, math.nan, math.nan, n)
+        picks = np.random.default_rng(seed).integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+        times = np.bincount(picks.ravel(), minlength=draws * n).reshape(draws, n)
+        drawn, left = statistic(times @ x), statistic(x.sum(0) - x)
+    return _between(value, drawn, left, level=level, n=n)
+
+
+def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first of sums (..., K) over the second; of more, what the first is above the second, over the rest."""
+    one, other, *rest = np.moveaxis(sums, -1, 0)
+    if rest:
+        one, other = one - other, rest[0] - sum(rest[1:])
+    return np.where(other > 0, one / np.where(other > 0, other, 1.0), np.nan)
+
+
+def _between(value: float, drawn: ArrayLike, left: ArrayLike | None, *, level: float, n: int) -> Interval:
+    """The interval of what was drawn; BCa's where the value without each group is known."""
+    drawn, tails = np.sort(drawn), np.array([(1 - level) / 2, (1 + level) / 2])
+    if left is not None:
         tails = _accelerated(tails, drawn, value, np.asarray(left))
     low, high = np.quantile(drawn, tails)
     return Interval(value, float(low), float(high), n)

@@ -16,14 +16,16 @@ from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout, page
 from tacit.evaluate.altered import ending, noise, others, square
 from tacit.evaluate.codes import SAME, Said, codes, said
-from tacit.evaluate.interval import Interval, bootstrap, number
+from tacit.evaluate.interval import Interval, number, resummed
 from tacit.evaluate.page import Figure
-from tacit.evaluate.probe import Kind, gather, linear, probes, quality, tally, targets
+from tacit.evaluate.probe import Kind, gather, linear, probes
 from tacit.evaluate.report import Report, Value
+from tacit.evaluate.tally import gain, quality, score, tally, targets
 
 REACH = 3  # labels are looked for so many steps before and after where they should be
 PERFECT = 1e-10  # of the change: an error below this share is none, and 100 dB is the most there is
 SHOWN = 8  # pictures in a row of the report
+Array = NDArray[np.float64]
 COLUMNS = ("miss", "zero", "shuffled", "copy", "cut", "stitched", "leak", "stir", "swing", "energy", "spread")
 
 
@@ -42,7 +44,7 @@ def judge(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int
     found = []
     for name, statistic, over, note in CHECKS:
         columns = sums[:, [COLUMNS.index(c) for c in over]]
-        value = bootstrap(columns, lambda rows, statistic=statistic: statistic(*rows.sum(0)))  # type: ignore[misc]
+        value = resummed(columns, lambda sums, statistic=statistic: statistic(*np.moveaxis(sums, -1, 0)))  # type: ignore[misc]
         found.append(Value.of(name, value, data=data, note=note if np.isfinite(value.value) else "nothing moves here"))
     return [*found, *align(model, episodes, most=most, seed=seed)]
 
@@ -69,22 +71,18 @@ def align(model: Any, episodes: Episodes, *, most: int = holdout.MOST, seed: int
         return tally(answers, test.around[:, k + REACH], space=space, owner=test.owner)
 
     table = np.stack([tallied(block, k) for block, k in zip(blocks, offsets, strict=True)], 1)  # (E, offsets, K)
-
-    def beyond(one: NDArray[np.float64], other: NDArray[np.float64], level: float = 0.95) -> Interval:
-        pair = np.stack([one, other], 1)
-        return bootstrap(pair, lambda rows: quality(rows[:, 0], space) - quality(rows[:, 1], space), level=level)
-
     heights = np.nan_to_num([quality(table[:, i], space) for i in range(len(offsets))], nan=-np.inf)
     top = max(range(len(offsets)), key=lambda i: (heights[i], -abs(offsets[i])))  # of equals, the one nearest to 0
     blind = tallied(np.broadcast_to(wanted[top].mean(0), blocks[top].shape), offsets[top])
-    lead = beyond(table[:, top], blind, level=0.99)
+    lead = gain(table[:, top], blind, space=space, level=0.99)
     if lead.low > 0:
-        rivals = [k for i, k in enumerate(offsets) if i == top or not beyond(table[:, top], table[:, i]).low > 0]
+        leads = {k: gain(table[:, top], table[:, i], space=space) for i, k in enumerate(offsets) if i != top}
+        rivals = [offsets[top], *(k for k, ahead in leads.items() if not ahead.low > 0)]
         where = Interval(offsets[top], min(rivals), max(rivals), lead.n)
         first = Value.of(names[0], where, data=data, note="0 where labels and frames are in step")
     else:
         first = Value(names[0], None, n=lead.n, data=data, note="no offset tells the actions better than chance")
-    scores = [bootstrap(table[:, i], lambda rows: quality(rows, space)) for i in range(len(offsets))]
+    scores = [score(table[:, i], space) for i in range(len(offsets))]
     return [first, *(Value.of(n, s, data=data, note=sides.note()) for n, s in zip(names[1:], scores, strict=True))]
 
 
@@ -199,24 +197,25 @@ def _compared(model: Any, clip: Clip, owner: NDArray[np.int64], *, seed: int) ->
     return measured, own.float()
 
 
-def _part(share: float, whole: float) -> float:
-    return share / whole if whole > 0 else float("nan")
+def _part(share: Array, whole: Array) -> Array:
+    return np.where(whole > 0, share / whole, np.nan)
 
 
-def _better(miss: float, other: float, copy: float) -> float:
+def _better(miss: Array, other: Array, copy: Array) -> Array:
     """The share of another's error that is gone; none where the other has none either."""
-    return 1 - max(miss, PERFECT * copy) / max(other, PERFECT * copy) if copy > 0 else float("nan")
+    gone = 1 - np.maximum(miss, PERFECT * copy) / np.maximum(other, PERFECT * copy)
+    return np.where(copy > 0, gone, np.nan)
 
 
-def _decibels(miss: float, other: float, copy: float) -> float:
-    return float(-10 * np.log10(max(1 - _better(miss, other, copy), PERFECT)))
+def _decibels(miss: Array, other: Array, copy: Array) -> Array:
+    return np.asarray(-10 * np.log10(np.maximum(1 - _better(miss, other, copy), PERFECT)))
 
 
-def _moved(swing: float, spread: float, energy: float) -> float:
-    return swing / spread if spread > SAME * energy else 0.0  # a latent that is always the same never moves
+def _moved(swing: Array, spread: Array, energy: Array) -> Array:
+    return np.where(spread > SAME * energy, swing / spread, 0.0)  # a latent that is always the same never moves
 
 
-CHECKS: tuple[tuple[str, Callable[..., float], tuple[str, ...], str], ...] = (
+CHECKS: tuple[tuple[str, Callable[..., Array], tuple[str, ...], str], ...] = (
     ("FVU", _part, ("miss", "copy"), "error over that of copying the last frame; 1 is no better than a copy"),
     ("zero-latent gap", _better, ("miss", "zero", "copy"), "share of the error at z = 0 that z removes; 0 is unused"),
     ("shuffled-latent gap", _better, ("miss", "shuffled", "copy"), "the same with another clip's z; 0 is unused"),

@@ -19,8 +19,8 @@ from tacit.clip import Clip, Space
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.codes import directions
-from tacit.evaluate.interval import Interval, bootstrap
 from tacit.evaluate.report import Value
+from tacit.evaluate.tally import gain, score, tally, targets
 from tacit.part import Part
 
 Kind = Literal["linear", "nonlinear"]
@@ -200,55 +200,6 @@ def principal(train: Side, test: Side, *, name: str = "o") -> list[Side]:
     mean = seen.mean(0)
     axes = directions(seen)[:, -KEPT:]
     return [Side({**s.inputs, name: (s.inputs[name] - mean) @ axes}, s.around, s.owner) for s in (train, test)]
-
-
-def targets(actions: NDArray[Any], space: Space) -> Array:
-    """What a probe is to say, (N, M): a one for the action chosen, or the action itself."""
-    return np.eye(space.size)[actions] if space.discrete else actions.astype(np.float64)
-
-
-def tally(said: Array, actions: NDArray[Any], *, space: Space, owner: ArrayLike) -> Array:
-    """Sums over each episode that its score is made of, (E, K): what is drawn anew for the interval."""
-    one = np.ones((len(actions), 1))
-    if space.discrete:
-        rows = np.concatenate([one, (said.argmax(1) == actions)[:, None]], 1)
-    else:
-        rows = np.concatenate([one, (said - actions) ** 2, actions, actions**2], 1)
-    return holdout.summed(rows, owner)
-
-
-def score(tallied: Array, space: Space) -> Interval:
-    """Accuracy or R2, with its interval over episodes."""
-    return bootstrap(tallied, lambda rows: quality(rows, space))
-
-
-def gain(one: Array, other: Array, *, space: Space | None) -> Interval:
-    """By how much one probe is better than another on the same transitions; without a space, as ``explained``."""
-    width = one.shape[1]
-    both, good = (
-        np.concatenate([one, other], 1),
-        explained if space is None else functools.partial(quality, space=space),
-    )
-    return bootstrap(both, lambda rows: good(rows[:, :width]) - good(rows[:, width:]))
-
-
-def quality(tallied: Array, space: Space) -> float:
-    """Accuracy, or R2 averaged over the dimensions that vary at all; NaN where none does."""
-    sums = tallied.sum(0)
-    if space.discrete:
-        return float(sums[1] / sums[0])
-    missed, first, second = sums[1:].reshape(3, -1)
-    varied = second - first**2 / sums[0]
-    told = varied > 1e-9 * np.maximum(second, 1e-12)
-    return float((1 - missed[told] / varied[told]).mean()) if told.any() else float("nan")
-
-
-def explained(tallied: Array) -> float:
-    """R2 of all numbers together: one of a number that hardly ever changes would drown the others'."""
-    sums = tallied.sum(0)
-    missed, first, second = sums[1:].reshape(3, -1)
-    varied = float((second - first**2 / sums[0]).sum())
-    return 1 - float(missed.sum()) / varied if varied > 1e-9 * max(float(second.sum()), 1e-12) else float("nan")
 
 
 @dataclass(frozen=True)

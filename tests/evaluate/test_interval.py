@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tacit.evaluate.interval import Interval, bootstrap, mean, normalise, proportion, student
+from tacit.evaluate.interval import Interval, bootstrap, mean, normalise, proportion, ratio, resummed, student
 
 # Fisher and Yates' table, two-sided 95 %: what any statistics book prints
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
@@ -156,3 +156,29 @@ def test_normalised_return() -> None:
     assert normalise([-20, 0, 21], floor=-20, ceiling=20).tolist() == [0, 0.5, 1.025]
     with pytest.raises(ValueError, match="more than random"):
         normalise([0.0], floor=1, ceiling=1)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_sums_drawn_at_once_are_what_rows_drawn_one_by_one_come_to(discrete: bool) -> None:
+    """The same draws and the same statistic: an interval that is the same to rounding."""
+    random = np.random.default_rng(3)
+    rows = random.integers(1, 9, (17, 2)) if discrete else np.abs(random.normal(1, 0.3, (17, 2)))
+    slow = bootstrap(rows, lambda some: float(some[:, 0].sum() / some[:, 1].sum()), seed=5)
+    fast = resummed(rows, ratio, seed=5)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), rel=1e-9)
+    assert fast.n == slow.n == 17
+
+
+def test_sums_of_one_episode_have_no_interval_and_of_none_no_value() -> None:
+    one, none = resummed([[1.0, 2.0]], ratio), resummed(np.zeros((0, 2)), ratio)
+    assert one.value == 0.5 and not one.known and one.n == 1
+    assert np.isnan(none.value) and none.n == 0
+    with pytest.raises(ValueError, match="episodes, numbers"):
+        resummed([1.0, 2.0], ratio)
+
+
+def test_a_ratio_is_that_of_sums_or_of_what_is_above_others() -> None:
+    assert float(ratio(np.array([1.0, 4.0]))) == 0.25
+    assert float(ratio(np.array([3.0, 1.0, 5.0, 1.0]))) == 0.5
+    assert np.isnan(ratio(np.array([1.0, 0.0])))
+    assert ratio(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist() == [0.5, 0.75]

@@ -21,7 +21,8 @@ from tacit.data.toys import dots
 from tacit.data.toys import linear as trajectories
 from tacit.envs.dots import Board
 from tacit.evaluate.holdout import fold
-from tacit.evaluate.probe import STRENGTHS, Ridge, gain, gather, linear, network, probe, probes, score, tally, targets
+from tacit.evaluate.probe import STRENGTHS, Ridge, gather, linear, network, probe, probes
+from tacit.evaluate.tally import gain, score, tally, targets
 from tacit.part import Part
 
 PLANE, CHOICE = Space("continuous", 2), Space("discrete", 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 from tacit.evaluate.interval import number
 from tacit.evaluate.report import Value
@@ -88,12 +88,6 @@ LIMITS: dict[str, Limit] = {
 def told(*, good: bool) -> Outcome:
     """What a number within its limit, or beyond it, comes to."""
     return "pass" if good else "fail"
-
-
-def ratio(rows: Any) -> float:
-    """The sum of a first column over that of a second."""
-    one, other = rows.sum(0)[:2]
-    return float(one / other) if other > 0 else float("nan")
 
 
 def lacking(exam: Exam, *, predict: bool = False) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from tacit.evaluate import holdout
-from tacit.evaluate.interval import Interval, bootstrap
+from tacit.evaluate.interval import Interval, ratio, resummed
 from tacit.evaluate.latents import missed
-from tacit.evaluate.probe import linear, targets
+from tacit.evaluate.probe import linear
 from tacit.evaluate.report import Value
-from tacit.evaluate.verdict.check import LIMITS, Ailment, Check, lacking, ratio, told
+from tacit.evaluate.tally import targets
+from tacit.evaluate.verdict.check import LIMITS, Ailment, Check, lacking, told
 from tacit.evaluate.verdict.exam import TRIPS, Exam, affine
 from tacit.evaluate.verdict.further import abroad, drift, gradient
 from tacit.evaluate.verdict.labelled import alignable, useful
@@ -49,7 +50,7 @@ def enough(exam: Exam) -> Check:
         note = "it explains too little of its own episodes, or not by its latent, to have learnt them by heart"
         return Check(*what, "abstain", note=note)
     here = exam.trips[:, [TRIPS.index(name) for name in ("direct", "change")]]
-    found = bootstrap(here, lambda rows: (ratio(rows) - home) / (1 - home))
+    found = resummed(here, lambda sums: (ratio(sums) - home) / (1 - home))
     value = Value.of("of what it explains of its own episodes, lost on new ones", found, data=exam.told)
     distinct = float(len(np.unique(exam.learnt.prints)) / len(exam.learnt))
     good = LIMITS["overfit"].kept(found.value) and distinct >= 0.5
@@ -158,7 +159,7 @@ def stable(exam: Exam) -> Check:
         path = holdout.walk(exam.episodes, length=length, most=exam.most, seed=exam.seed)
         mine, theirs = (holdout.infer(one, path).astype(np.float64) for one in (exam.model, other))
         for one, two in ((mine, theirs), (theirs, mine)):
-            found.append(bootstrap(affine(one, two, owner=path.owner), lambda rows: 1 - ratio(rows)))
+            found.append(resummed(affine(one, two, owner=path.owner), lambda sums: 1 - ratio(sums)))
     worst = min(found, key=lambda i: i.value)
     value = Value.of("latents of one seed from another's", worst, data=exam.told)
     good = LIMITS["seeds"].kept(worst.value)
@@ -197,7 +198,7 @@ def causal(exam: Exam) -> Check:
     if other is not None:
         chance = np.square(other - z[:, 0]).sum(1)
         sums = holdout.summed(np.stack([chance, acted], 1), twins.owner)
-        swayed = Value.of("other chance moves it, of what another action does", bootstrap(sums, ratio))
+        swayed = Value.of("other chance moves it, of what another action does", resummed(sums, ratio))
         more.append(swayed)
     hit = _hits(exam, z)
     more += [hit] if hit is not None else []
@@ -239,4 +240,4 @@ def _hits(exam: Exam, z: np.ndarray) -> Value | None:
             guess = holdout.foretold(model, clips[0], by=holdout.lent(done, meant)).flatten(1)
             hits.append((torch.cdist(guess[:, None], wanted)[:, 0].argmin(1) == k).float().cpu().numpy())
     table = np.stack([np.stack(hits, 1).mean(1), np.ones(int((~half).sum()))], 1)
-    return Value.of("the asked future is the nearest", bootstrap(holdout.summed(table, twins.owner[~half]), ratio))
+    return Value.of("the asked future is the nearest", resummed(holdout.summed(table, twins.owner[~half]), ratio))

@@ -18,24 +18,11 @@ from tacit.evaluate import holdout
 from tacit.evaluate.altered import ended, ending, others, seen, square
 from tacit.evaluate.codes import Said, codes_of, said
 from tacit.evaluate.content import nuisance
-from tacit.evaluate.interval import Interval, bootstrap
+from tacit.evaluate.interval import Interval, ratio, resummed
 from tacit.evaluate.latents import REACH, align, judge
-from tacit.evaluate.probe import (
-    AGAIN,
-    HELD,
-    Side,
-    Sides,
-    explained,
-    gain,
-    gather,
-    linear,
-    network,
-    principal,
-    quality,
-    tally,
-    targets,
-)  # fmt: skip
+from tacit.evaluate.probe import AGAIN, HELD, Side, Sides, gather, linear, network, principal
 from tacit.evaluate.report import Value
+from tacit.evaluate.tally import explained, gain, quality, tally, targets
 from tacit.evaluate.verdict.adapter import halves
 from tacit.evaluate.verdict.views import Motion, Principal, Random, View, condensed, taught
 
@@ -157,7 +144,7 @@ class Exam:
     def share(self, *names: str) -> Interval:
         """Of sums over ``TRIPS``: one over another; of more, what the first is above the second, over the rest."""
         columns = self.trips[:, [TRIPS.index(name) for name in names]]
-        return bootstrap(columns, lambda rows: _share(*rows.sum(0)))
+        return resummed(columns, ratio)
 
     @cached_property
     def jumps(self) -> Interval:
@@ -174,7 +161,7 @@ class Exam:
         way, left = np.square(change).sum(1), np.square(change - fitted(test.inputs["bound"])).sum(1)
         nearer = ((_apart(test.inputs["o"]) < way[:, None]).sum(1) - 1) / max(1, len(way) - 1)  # less itself
         table = np.stack([2.0 * ((nearer > 0.5) & (left > UNTOLD * way)), np.ones(len(way))], 1)
-        return bootstrap(holdout.summed(table, test.owner), lambda rows: _share(*rows.sum(0)))
+        return resummed(holdout.summed(table, test.owner), ratio)
 
     @cached_property
     def hindsight(self) -> Interval | None:
@@ -191,7 +178,7 @@ class Exam:
                 after, move, none = (holdout.latest(self.model, _held(clip, *way)) for way in ways)
                 columns = [square(none, move) - square(after, move), square(none, move)]
                 table[rows] = torch.stack(columns, 1).double().cpu().numpy()
-        return bootstrap(holdout.summed(table, self.path.owner), lambda rows: _share(*rows.sum(0)))
+        return resummed(holdout.summed(table, self.path.owner), ratio)
 
     @cached_property
     def sides(self) -> Sides | str:
@@ -242,18 +229,15 @@ class Exam:
         return {"z": self.model, "o": View("o"), "change": View("change"), "random": Random(self.seed)}
 
     def gap(self, sides: Sides, *, together: bool = False) -> Interval:
-        """How much more is read by who knows where things are than from the latent, or from the frame, alone.
+        """How much more a line reads that knows where things are than one of the latent, or of the frame, alone.
 
-        Of many numbers ``together`` where some of them hardly vary, as of what happens.
-        Two readers know it: a line whose slopes depend on it, which undoes what turns a latent with its scene, and a
-        network, which undoes what turns it far.
+        Its slopes may depend on where things are: that undoes what turns a latent with its scene. Lines are held
+        against lines, for few labels go no further. Of many numbers ``together`` where some of them hardly vary.
         """
-        kinds = ("linear", "network")
-        known = [self.read(("z", "o"), kind=kind, sides=sides) for kind in kinds]
-        known.append(self.read(("bound",), sides=sides))
-        alone = [self.read((name,), kind=kind, sides=sides) for name in ("z", "o") for kind in kinds]
         good = explained if together else partial(quality, space=sides.space)
-        best, other = (max(some, key=good) for some in (known, alone))
+        known = [self.read(names, sides=sides) for names in (("z", "o"), ("bound",), ("turned",))]
+        alone = [self.read((name,), sides=sides) for name in ("z", "o")]
+        best, other = max(known, key=good), max(alone, key=good)
         return gain(best, other, space=None if together else sides.space)
 
     def read(
@@ -352,9 +336,3 @@ def _turned(clip: Clip) -> Clip:
         return None if x is None else torch.cat([x[:, :-2], x[:, -1:], x[:, -2:-1]], 1)
 
     return clip.replace(frames=swapped(clip.frames), state=swapped(clip.state))
-
-
-def _share(one: float, other: float, third: float | None = None, fourth: float = 0.0) -> float:
-    if third is not None:
-        one, other = one - other, third - fourth
-    return one / other if other > 0 else float("nan")

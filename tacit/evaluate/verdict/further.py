@@ -9,9 +9,8 @@ from torch import Tensor
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
 from tacit.evaluate.altered import ended, ending, seen, shown, square
-from tacit.evaluate.interval import bootstrap
+from tacit.evaluate.interval import ratio, resummed
 from tacit.evaluate.report import Value
-from tacit.evaluate.verdict.check import ratio
 from tacit.evaluate.verdict.exam import Exam
 
 AHEAD = (2, 4)  # steps on a model's own predictions
@@ -47,7 +46,7 @@ def drift(exam: Exam) -> list[Value]:
     sums = holdout.summed(table, path.owner)
     return [
         Value.of(f"missed {k} steps on by its own predictions",
-                 bootstrap(sums[:, 2 * i : 2 * i + 2], ratio), data=exam.told)
+                 resummed(sums[:, 2 * i : 2 * i + 2], ratio), data=exam.told)
         for i, k in enumerate(steps)
     ]  # fmt: skip
 
@@ -98,4 +97,4 @@ def abroad(exam: Exam, other: Episodes) -> list[Value]:
             none = holdout.latest(model, ending(mine, lambda x: x[:, -2]))
             table[rows] = torch.stack([square(again, lent), square(none, lent)], 1).double().cpu().numpy()
     sums = holdout.summed(table, here.owner[:count])
-    return [Value.of(name, bootstrap(sums, lambda rows: 1 - ratio(rows)), data=data)]
+    return [Value.of(name, resummed(sums, lambda both: 1 - ratio(both)), data=data)]

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tacit.evaluate.probe import gain, linear, quality, score, tally, targets
+from tacit.evaluate.probe import linear
 from tacit.evaluate.report import Value
+from tacit.evaluate.tally import gain, quality, score, tally, targets
 from tacit.evaluate.verdict.check import LIMITS, Check, lacking, told
 from tacit.evaluate.verdict.exam import LABELS, Exam
 

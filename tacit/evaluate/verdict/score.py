@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tacit.evaluate import holdout
-from tacit.evaluate.probe import explained
 from tacit.evaluate.report import Value
+from tacit.evaluate.tally import explained
 from tacit.evaluate.verdict.check import LIMITS
 from tacit.evaluate.verdict.checks import transported
 from tacit.evaluate.verdict.exam import Exam

@@ -20,6 +20,7 @@ from tacit.parts.flow import flow
 Array = NDArray[np.float64]
 FINE = 32  # what moves is looked for in a picture of so many cells each way
 STEPS, WIDE = 250, 16  # of the rival: an inverse model that learns from the labels alone
+ALONG, WAVES = 4, (1, 2)  # main components of a frame along which there are waves, and how many in six deviations
 TERMS = 16  # main components of a latent, and of a frame, that are multiplied with one another
 
 
@@ -83,18 +84,26 @@ class Principal:
 
 
 def condensed(sides: Sides) -> Sides:
-    """Pictures in few components, and beside them the latent ``bound`` to where things are."""
+    """Pictures in few components, and beside them the latent ``bound`` to where things are, in two ways.
+
+    By the products of its main components with those of the frame, and ``turned``: with waves along the few most lively
+    of them, which undo what turns with the scene however far.
+    """
     train, test = (replace(s, inputs={**s.inputs, "bound": s.inputs["z"]}) for s in (sides.train, sides.test))
     for name in ("o", "change", "bound"):
         train, test = principal(train, test, name=name)
-    return Sides(_bound(train), _bound(test), sides.space)
+    unit = np.maximum(train.inputs["o"][:, -ALONG:].std(0), 1e-9)
+    return Sides(_bound(train, unit), _bound(test, unit), sides.space)
 
 
-def _bound(side: Side) -> Side:
-    """The latent's main components, the frame, and the products of the main components of both."""
+def _bound(side: Side, unit: Array) -> Side:
+    """The latent's main components, the frame, and the products of both, or of the latent and waves along the frame."""
     z, o = side.inputs["bound"][:, -TERMS:], side.inputs["o"]
-    products = (z[:, :, None] * o[:, None, -TERMS:]).reshape(len(z), -1)
-    return replace(side, inputs={**side.inputs, "bound": np.concatenate([z, o, products], 1)})
+    along = np.concatenate([k * o[:, -ALONG:] / unit for k in WAVES], 1)
+    found = {"bound": o[:, -TERMS:], "turned": np.concatenate([np.cos(along), np.sin(along)], 1)}
+    bound = {name: np.concatenate([z, o, (z[:, :, None] * by[:, None]).reshape(len(z), -1)], 1)
+             for name, by in found.items()}  # fmt: skip
+    return replace(side, inputs={**side.inputs, **bound})
 
 
 def taught(x: Array, y: Array, *, test: Array, discrete: bool, seed: int = 0) -> Array:
