@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
+AT_ONCE = 4_000_000  # rows that are drawn at a time, so that no number of episodes takes much memory
 PERCENT = "\u202f%"  # with the narrow space that keeps it on the number's line
 
 
@@ -101,7 +102,7 @@ def resummed(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """``bootstrap`` of what is told from the sum of all rows (E, K) alone, every draw at once: thousands in no time.
+    """``bootstrap`` of what is told from the sum of all rows (E, K) alone, draws by the thousand at once.
 
     ``statistic`` makes of sums (..., K) numbers (...). Each row is what one episode brings to the sum.
     """
@@ -115,10 +116,14 @@ def resummed(
         value = float(statistic(x.sum(0)))
         if n < 2:
             return Interval(value, math.nan, math.nan, n)
-        picks = np.random.default_rng(seed).integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
-        times = np.bincount(picks.ravel(), minlength=draws * n).reshape(draws, n)
-        drawn, left = statistic(times @ x), statistic(x.sum(0) - x)
-    return _between(value, drawn, left, level=level, n=n)
+        random, drawn = np.random.default_rng(seed), []
+        for first in range(0, draws, size := max(1, AT_ONCE // n)):
+            count = min(size, draws - first)
+            picks = random.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
+            times = np.bincount(picks.ravel(), minlength=count * n).reshape(count, n)
+            drawn.append(statistic(times @ x))
+        left = statistic(x.sum(0) - x)
+    return _between(value, np.concatenate(drawn), left, level=level, n=n)
 
 
 def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:

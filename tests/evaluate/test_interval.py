@@ -169,6 +169,14 @@ def test_sums_drawn_at_once_are_what_rows_drawn_one_by_one_come_to(discrete: boo
     assert fast.n == slow.n == 17
 
 
+def test_however_few_are_drawn_at_a_time_the_interval_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(3).random((16, 2))
+    whole = resummed(rows, ratio)
+    monkeypatch.setattr("tacit.evaluate.interval.AT_ONCE", 100)
+    again = resummed(rows, ratio)
+    assert (again.value, again.low, again.high) == pytest.approx((whole.value, whole.low, whole.high), rel=1e-12)
+
+
 def test_sums_of_one_episode_have_no_interval_and_of_none_no_value() -> None:
     one, none = resummed([[1.0, 2.0]], ratio), resummed(np.zeros((0, 2)), ratio)
     assert one.value == 0.5 and not one.known and one.n == 1
