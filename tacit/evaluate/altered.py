@@ -39,6 +39,12 @@ def ending(clip: Clip, last: Callable[[Tensor], Tensor]) -> Clip:
     return clip.replace(frames=changed(clip.frames), state=changed(clip.state))
 
 
+def picked(clip: Clip, moments: list[int]) -> Clip:
+    """The clip of these of its moments, in this order."""
+    return Clip(**{name: None if x is None else x[:, moments] for name, x in
+                   (("frames", clip.frames), ("state", clip.state))}, text=clip.text)  # fmt: skip
+
+
 def noise(x: Tensor) -> Tensor:
     """Noise in place of the last frames: constant changes would be lost on a model that normalises its input."""
     if x.dtype == torch.uint8:

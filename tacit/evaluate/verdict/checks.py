@@ -15,7 +15,7 @@ from tacit.evaluate.report import Value
 from tacit.evaluate.tally import targets
 from tacit.evaluate.verdict.check import LIMITS, Ailment, Check, lacking, told
 from tacit.evaluate.verdict.exam import TRIPS, Exam, affine
-from tacit.evaluate.verdict.further import abroad, drift, gradient
+from tacit.evaluate.verdict.further import abroad, additive, drift, gradient
 from tacit.evaluate.verdict.labelled import alignable, useful
 
 LEARNT = 0.5  # of the change: a model that explains less of its own recordings has learnt nothing by heart
@@ -143,7 +143,7 @@ def nothing(exam: Exam) -> Check:
     if not np.isfinite(found.value):
         return Check(*what, "abstain", note="nothing moves in these episodes")
     value = Value.of("what happens where nothing does", found, data=exam.told)
-    more = (Value.of("a latent back against the latent forth", back, data=exam.told),)
+    more = (Value.of("a latent back against the latent forth", back, data=exam.told), *additive(exam))
     good = LIMITS["null"].kept(found.value)
     return Check(*what, told(good=good), value, 0.0, "the frame stays", LIMITS["null"], "distracted", "", more)
 

@@ -15,7 +15,7 @@ from tacit.clip import Clip, Space
 from tacit.data.episodes import Episodes
 from tacit.data.twins import Twins
 from tacit.evaluate import holdout
-from tacit.evaluate.altered import ended, ending, others, seen, square
+from tacit.evaluate.altered import ended, ending, others, picked, seen, square
 from tacit.evaluate.codes import Said, codes_of, said
 from tacit.evaluate.content import nuisance
 from tacit.evaluate.interval import Interval, ratio, resummed
@@ -133,7 +133,7 @@ class Exam:
         if back is not None:  # z here, put to use elsewhere, read off what it did there, and put to use here
             away = ended(there, back(lent))
             again = holdout.foretold(model, clip, by=holdout.lent(z, holdout.latest(model, away)))
-        turned = _turned(clip)
+        turned = picked(clip, [*range(clip.time - 2), -1, -2])
         forth, backwards = z[:, -1] - rest, holdout.latest(model, turned) - rest
         return [
             square(again, want), square(guess, want), square(nothing, kept), square(kept, want),
@@ -174,8 +174,9 @@ class Exam:
         table = np.zeros((len(self.path), 2))
         with holdout.still(self.model, seed=self.seed):
             for rows, clip in self.path.batches(holdout.place(self.model)):
-                ways = ((-3, -2, -2), (-3, -3, -2), (-2, -2, -2))
-                after, move, none = (holdout.latest(self.model, _held(clip, *way)) for way in ways)
+                past = clip.time - 2
+                ways = ([-3] * past + [-2, -2], [-3] * past + [-3, -2], [-2] * past + [-2, -2])
+                after, move, none = (holdout.latest(self.model, picked(clip, way)) for way in ways)
                 columns = [square(none, move) - square(after, move), square(none, move)]
                 table[rows] = torch.stack(columns, 1).double().cpu().numpy()
         return resummed(holdout.summed(table, self.path.owner), ratio)
@@ -316,23 +317,7 @@ def affine(one: Array, other: Array, *, owner: NDArray[np.int64]) -> Array:
     return holdout.summed(np.stack([missed, varied], 1), owner[held])
 
 
-def _held(clip: Clip, before: int, now: int, after: int) -> Clip:
-    """The clip with these of its moments before the present, at it and after it."""
-    moments = [before] * (clip.time - 2) + [now, after]
-    seen = {name: None if x is None else x[:, moments] for name, x in (("frames", clip.frames), ("state", clip.state))}
-    return clip.replace(**seen)
-
-
 def _apart(x: Array) -> Array:
     """The squared distance of each row from each other."""
     size = np.square(x).sum(1)
     return np.maximum(size[:, None] + size - 2 * x @ x.T, 0)
-
-
-def _turned(clip: Clip) -> Clip:
-    """The clip with its last two moments exchanged."""
-
-    def swapped(x: Tensor | None) -> Tensor | None:
-        return None if x is None else torch.cat([x[:, :-2], x[:, -1:], x[:, -2:-1]], 1)
-
-    return clip.replace(frames=swapped(clip.frames), state=swapped(clip.state))

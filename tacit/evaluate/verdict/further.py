@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
-from tacit.evaluate.altered import ended, ending, seen, shown, square
+from tacit.evaluate.altered import ended, ending, picked, seen, shown, square
 from tacit.evaluate.interval import ratio, resummed
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.exam import Exam
@@ -49,6 +49,24 @@ def drift(exam: Exam) -> list[Value]:
                  resummed(sums[:, 2 * i : 2 * i + 2], ratio), data=exam.told)
         for i, k in enumerate(steps)
     ]  # fmt: skip
+
+
+def additive(exam: Exam) -> list[Value]:
+    """How far the latent of two steps is from the sum of theirs, all less that of none; 0 where latents add up."""
+    model, span = exam.model, holdout.span(exam.model)
+    path = holdout.walk(exam.episodes, length=span + 1, most=min(FEW, exam.most), seed=exam.seed)
+    if not len(path):
+        return []
+    table = np.zeros((len(path), 2))
+    with holdout.still(model, seed=exam.seed):
+        for rows, clip in path.batches(holdout.place(model)):
+            past, now, then, last = list(range(span - 2)), span - 2, span - 1, span
+            ways = ([*past, now, then], list(range(1, span + 1)), [*past, now, last], [*past, now, now])
+            one, two, whole, none = (holdout.latest(model, picked(clip, way)) for way in ways)
+            columns = [square(whole - none, one + two - 2 * none), square(whole, none)]
+            table[rows] = torch.stack(columns, 1).double().cpu().numpy()
+    sums = holdout.summed(table, path.owner)
+    return [Value.of("two steps' latent against the sum of theirs", resummed(sums, ratio), data=exam.told)]
 
 
 def gradient(exam: Exam) -> Value:

@@ -360,6 +360,16 @@ def test_further_numbers_say_how_long_predictions_last_and_where_gradients_come_
     assert further.drift(Exam(PAIRS["features"], recorded(), most=256)) == [], "what it predicts cannot be shown to it"
 
 
+def test_two_steps_are_the_sum_of_theirs_where_latents_add_up() -> None:
+    (sound,) = further.additive(exam("sound"))
+    ways = Pair(encode=lambda o, after: F.normalize(moves(o, after)))  # where to, and not how far
+    (bent,) = further.additive(Exam(ways, recorded(), most=512))
+    assert sound.value is not None and sound.value < 0.02 and bent.value is not None and bent.value > 0.2
+    short = Episodes.of(Episode(frames=recorded().episode(i).frames[:2]) for i in range(4))  # type: ignore[index]
+    assert further.additive(Exam(PAIRS["sound"], short)) == [], "no episode has two steps"
+    assert "sum of theirs" in " ".join(v.name for v in verdict("sound")["C5"].more)
+
+
 def test_another_bodys_latents_are_tried_here() -> None:
     pair = toys.dots(Board(size=SIDE, goal=False, wrap=False, room=5.0, body="pair"), episodes=40, length=10).episodes
     (lent,) = further.abroad(exam("sound"), pair)
