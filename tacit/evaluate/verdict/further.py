@@ -54,9 +54,9 @@ def drift(exam: Exam) -> list[Value]:
 def additive(exam: Exam) -> list[Value]:
     """How far the latent of two steps is from the sum of theirs, all less that of none; 0 where latents add up."""
     model, span = exam.model, holdout.span(exam.model)
-    path = holdout.walk(exam.episodes, length=span + 1, most=min(FEW, exam.most), seed=exam.seed)
-    if not len(path):
+    if exam.episodes.lengths.max() < span + 1:
         return []
+    path = holdout.walk(exam.episodes, length=span + 1, most=min(FEW, exam.most), seed=exam.seed)
     table = np.zeros((len(path), 2))
     with holdout.still(model, seed=exam.seed):
         for rows, clip in path.batches(holdout.place(model)):
