@@ -258,20 +258,33 @@ class Exam:
         return tally(fitted(sides.test.joined(names)), sides.test.actions, space=sides.space, owner=sides.test.owner)
 
     @cached_property
+    def astray(self) -> int:
+        """By how many steps labels lie later than the latents that they go best with, where that is sure; else 0."""
+        first = self.offsets[0]
+        sure = first.low is not None and first.high is not None and not first.low <= 0 <= first.high
+        return int(first.value or 0) if sure else 0
+
+    @cached_property
     def habit(self) -> Array:
-        """What the observation tells of the action, by a line or a network, learnt from all labels that are at hand."""
-        test, views = self.labelled.test, {"o": View("o")}
-        told = self.labelled
-        if self.learnt is not None and self.learnt.spec.space is not None and self.learnt.labelled > len(test.actions):
-            more = holdout.walk(self.learnt, most=MANY, among=self.learnt.mask, seed=self.seed, ordered=True)
-            both = gather(views, self.episodes, most=self.most, seed=self.seed)
-            assert not isinstance(both, str)
+        """What the observation tells of the action, by a line or a network, learnt from all labels that are at hand.
+
+        Of labels out of step the action is taken from where they lie: what came of an action tells it all too well.
+        """
+        views, by = {"o": View("o")}, self.astray
+        found = gather(views, self.episodes, most=self.most, reach=abs(by), seed=self.seed)
+        assert not isinstance(found, str)
+        train, test = (replace(s, around=s.around[:, abs(by) + by, None]) for s in (found.train, found.test))
+        known = self.learnt if self.learnt is not None and self.learnt.spec.space is not None else None
+        among = None if known is None else holdout.surrounded(known, abs(by))
+        if known is not None and among is not None and among.sum() > len(test.actions):
+            more = holdout.walk(known, most=MANY, among=among, seed=self.seed, ordered=True)
             seen = holdout.infer(views["o"], more).astype(np.float64)  # type: ignore[arg-type]
-            done = np.asarray(self.learnt.column("actions"))[more.at][:, None]
-            train, test = principal(Side({"o": seen}, done, more.owner), both.test)
-            told = Sides(train, test, self.space)
-        found = [self.read(("o",), kind=kind, sides=told) for kind in ("linear", "network")]
-        return max(found, key=lambda t: quality(t, self.space))
+            done = np.asarray(known.column("actions"))[more.at + by][:, None]
+            train = Side({"o": seen}, done, more.owner)
+        train, test = principal(train, test)
+        told = Sides(train, test, self.space)
+        both = [self.read(("o",), kind=kind, sides=told) for kind in ("linear", "network")]
+        return max(both, key=lambda t: quality(t, self.space))
 
     @property
     def labelled(self) -> Sides:

@@ -117,13 +117,12 @@ def _in_step(exam: Exam) -> Check:
     offset, *beside = exam.offsets
     if offset.value is None:
         return Check(*STEP, "abstain", offset, names="misaligned", note=offset.note, more=(jumps,))
-    sure = offset.low is not None and offset.high is not None and not offset.low <= 0 <= offset.high
-    late = sure and offset.value < 0 and exam.adds(int(offset.value)).low > 0
-    way = "later" if offset.value > 0 else "earlier"
-    note = f"latents go best with labels {abs(offset.value):.0f} steps {way}" if sure else ""
+    astray = exam.astray
+    late = astray < 0 and exam.adds(astray).low > 0
+    note = f"latents go best with labels {abs(astray)} steps {'later' if astray > 0 else 'earlier'}" if astray else ""
     note += ", and with those beside them too: the body answers late" if late else ""
     more = (jumps, *([back] if back else []))
-    return Check(*STEP, told(good=not sure or late), offset, 0.0, "in step", names="misaligned", note=note, more=more)
+    return Check(*STEP, told(good=not astray or late), offset, 0.0, "in step", names="misaligned", note=note, more=more)
 
 
 def _looking_back(exam: Exam) -> Value | None:

@@ -246,6 +246,24 @@ def test_labels_out_of_step_are_called_misaligned() -> None:
     assert found.name == "misaligned" and found["A"].outcome == "fail" and found["A"].value.value == 1
 
 
+def test_late_labels_that_a_speed_gives_away_are_no_habit() -> None:
+    """Where the state holds what was done last, a late label is told by it; the action itself is as free as ever."""
+    random, episodes = np.random.default_rng(0), []
+    for _ in range(60):
+        acts = random.uniform(-1, 1, (12, 2)).astype(np.float32)
+        speed = np.concatenate([np.zeros((1, 2), np.float32), acts])
+        state = np.concatenate([speed.cumsum(0), speed], 1)
+        episodes.append(Episode(state=state, actions=np.concatenate([acts[:1], acts[:-1]])))
+    late = Episodes.of(episodes, space=Space("continuous", 2), fps=10.0)
+
+    def moved_on(o: Tensor, z: Tensor) -> Tensor:
+        return torch.cat([o[:, :2] + z, z], 1)
+
+    found = examine(Pair(encode=lambda o, after: after[:, 2:], predict=moved_on, of="state"), late, most=256)
+    assert found.name == "misaligned" and "too deterministic" not in found.ailments, found.headline
+    assert found["D"].value.value is not None and found["D"].value.value < 0.3  # type: ignore[union-attr]
+
+
 def test_video_that_settles_the_action_is_called_so() -> None:
     """An expert that heads for the middle: what is seen tells what is done."""
     shown = toys.dots(
