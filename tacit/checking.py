@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 from tyro.conf import Positional, arg
 
 from tacit import info as here
@@ -56,7 +57,7 @@ def check(
         model: the folder of a saved latent action model, or FILE.py:FUNCTION, a function that returns one
         data: a dataset; episodes that the model was trained on are told apart
         rank: a folder of saved models to be put in order by a score that wants no label
-        out: a folder for verdict.json and verdict.html
+        out: a folder for verdict.json and verdict.html, or with --rank for ranking.json
         siblings: the same model trained with other seeds, to see whether they found the same
         compare: models to be put beside this one
         body: recordings of another body, whose latents are lent to the scenes of this one
@@ -70,6 +71,8 @@ def check(
     if bool(model) == (rank is not None):
         given = f"{model} and --rank {rank}" if model else "neither"
         raise here.Unknown(f"tacit check was given {given}; wanted one model to judge, or --rank DIR to order many.")
+    if most < 2:
+        raise here.Unknown(f"--most was {most}; wanted at least 2 transitions, and some hundreds to tell anything.")
     console = Console(stderr=True)
     if rank is not None:
         return ranked(rank, data, out=out, size=size, most=most, seed=seed, console=console)
@@ -94,7 +97,10 @@ def _answer(found: Sequence[tuple[Verdict, Exam]], out: Path | None) -> Told:
         _written(out / "verdict.json", json.dumps(plain if len(plain) > 1 else plain[0], indent=1))
         _written(out / "verdict.html", sheet.beside(verdicts) if len(found) > 1 else sheet.sheet(*found[0]))
     page_at = [f"The page: {out / 'verdict.html'}"] if out is not None else []
-    return Told({"verdicts": plain} if len(plain) > 1 else plain[0], Group(*verdicts, *page_at))
+    if len(verdicts) == 1:
+        return Told(plain[0], Group(*verdicts, *page_at))
+    titled = [part for verdict in verdicts for part in (Text(f"\n{verdict.title}", style="bold underline"), verdict)]
+    return Told({"verdicts": plain}, Group(*titled, *page_at))
 
 
 def ranked(
@@ -106,14 +112,14 @@ def ranked(
     from tacit.evaluate.verdict.exam import Exam
     from tacit.evaluate.verdict.score import score
 
-    models = found(home)
+    models, left = found(home)
     seen = frozenset().union(*(prints(one) for one in models.values()))
     frames = {here.frame(one) for one in models.values()} - {None}
     if len(frames) > 1:
         raise ValueError(f"The models under {home} want pictures of {sorted(map(str, frames))}; rank each size alone.")
     whole = recordings.cache(recordings.open(data), size=next(iter(frames), None) or (size and (size, size)))
     fresh, _ = parted(whole, seen, data=data)
-    scores, left = {}, {}
+    scores = {}
     with console.status("reading") as status:
         for name, one in models.items():
             status.update(f"asking {name}")
@@ -134,22 +140,33 @@ def ranked(
     for name in order:
         table.add_row(name, *(f"{value:.2f}" for value in (scores[name].value, *scores[name].parts.values())))
     words = [f"Left out: {name}: {why}" for name, why in left.items()]
+    words += [f"The numbers: {out / 'ranking.json'}"] if out is not None else []
     return Told(facts, Group(table, *words, f"The score is the product of the shares beside it; {facts['data']}"))
 
 
-def found(home: Path) -> dict[str, Any]:
-    """The latent action models saved under a folder, by where they lie."""
+def found(home: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The latent action models saved under a folder, by where they lie; and why some there cannot be opened."""
     from tacit.latents.model import LatentActions
     from tacit.part import CONFIG, Part
 
-    models: dict[str, Any] = {}
+    if not home.is_dir():
+        raise here.Unknown(f"{home} is not there; wanted a folder that holds folders of saved models.")
+    models, left = dict[str, Any](), dict[str, str]()
     for config in sorted(home.rglob(CONFIG)):
-        whole = Part.load(config.parent)
+        name = str(config.parent.relative_to(home))
+        try:
+            whole = Part.load(config.parent)
+        except (ValueError, OSError) as error:  # one that was cut short takes none of the others with it
+            left[name] = " ".join(str(error).split())
+            continue
         if isinstance(whole, LatentActions):
-            models[str(config.parent.relative_to(home))] = whole.eval()
+            models[name] = whole.eval()
     if not models:
-        raise here.Unknown(f"{home} holds no saved latent action model; wanted a folder that holds folders of them.")
-    return models
+        why = "".join(f" {name}: {reason}" for name, reason in left.items())
+        raise here.Unknown(
+            f"{home} holds no saved latent action model; wanted a folder that holds folders of them.{why}"
+        )
+    return models, left
 
 
 def exam_of(
@@ -171,6 +188,8 @@ def exam_of(
 
     asked, others = opened(name), tuple(opened(other) for other in siblings)
     frame = here.frame(asked) if hasattr(asked, "modules") else None
+    if frame and size and frame != (size, size):
+        raise here.Unknown(f"--size was {size}, and {name} was built for pictures of {frame[0]} x {frame[1]}.")
     whole = recordings.cache(recordings.open(data), size=frame or (size and (size, size)))
     seen = frozenset().union(*(prints(one) for one in (asked, *others)))
     fresh, learnt = parted(whole, seen, data=data)

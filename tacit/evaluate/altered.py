@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,9 +13,17 @@ from torch import Tensor
 from tacit.clip import Clip, floats
 from tacit.evaluate import holdout
 
+Kind = Literal["frames", "state"]
+KINDS: tuple[Kind, ...] = ("frames", "state")
+
 
 def square(one: Tensor, other: Tensor) -> Tensor:
     """The squared distance of each row."""
+    if one.shape != other.shape:
+        raise ValueError(
+            f"A prediction has shape {tuple(one.shape[1:])} where what it should be has {tuple(other.shape[1:])}: "
+            "predict must give what it is judged by, the next picture or state, or features as the model has them."
+        )
     return (one.float() - other.float()).flatten(1).square().sum(1)
 
 
@@ -74,16 +83,17 @@ def seen(model: holdout.Inferring, clip: Clip) -> Callable[[Tensor], Tensor] | N
 
 def ended(clip: Clip, moment: Tensor, *, at: int = -1) -> Clip:
     """The clip with this last frame, in [0, 1], or this last state; or with it elsewhere."""
-    if clip.frames is not None and moment.shape[1:] == clip.frames.shape[2:]:
-        frames = shown(clip)
-        frames[:, at] = moment
-        return clip.replace(frames=frames)
-    assert clip.state is not None
-    state = clip.state.clone()
-    state[:, at] = moment
-    return clip.replace(state=state)
+    kind = kind_of(clip, moment)
+    changed = shown(clip, kind).clone()
+    changed[:, at] = moment
+    return clip.replace(**{kind: changed})
 
 
-def shown(clip: Clip) -> Tensor:
-    """What is seen: pictures in [0, 1], or states where there are none."""
-    return clip.state.float() if clip.frames is None else floats(clip.frames) + 0.5  # type: ignore[union-attr]
+def kind_of(clip: Clip, moment: Tensor) -> Kind:
+    """Whether such a moment, (B, ...), is a picture or a state of this clip."""
+    return "frames" if clip.frames is not None and clip.frames.shape[2:] == moment.shape[1:] else "state"
+
+
+def shown(clip: Clip, kind: Kind) -> Tensor:
+    """All moments of a clip: states, or pictures in [0, 1]."""
+    return clip.state.float() if kind == "state" else floats(clip.frames) + 0.5  # type: ignore[union-attr,arg-type]

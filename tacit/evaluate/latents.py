@@ -220,7 +220,7 @@ CHECKS: tuple[tuple[str, Callable[..., Array], tuple[str, ...], str], ...] = (
     ("zero-latent gap", _better, ("miss", "zero", "copy"), "share of the error at z = 0 that z removes; 0 is unused"),
     ("shuffled-latent gap", _better, ("miss", "shuffled", "copy"), "the same with another clip's z; 0 is unused"),
     ("delta-PSNR", _decibels, ("miss", "shuffled", "copy"), "dB gained over another clip's latent; leaks raise it too"),
-    ("cut and copy", _better, ("cut", "stitched", "stitched"), "share of another frame carried by z; above 0.2 leaks"),
+    ("cut and copy", _better, ("cut", "stitched", "stitched"), "of another frame in z; published: above 0.2 leaks"),
     ("future leak", _part, ("leak", "stir"), "how far predictions follow a future frame while z is held; must be 0"),
     ("z moves with the next frame", _moved, ("swing", "spread", "energy"), "0 is blind to it, 1 or more is not"),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from tacit.evaluate.holdout import Inferring
 from tacit.part import function
 
 Function = Callable[..., Any]
+FAR = 10.0  # of pictures in [0, 1]: what lies farther out is on another scale
 WANTED = "encode(o, o') -> z, predict(o, z) -> o', or both; features(o) where predict gives features"
 
 
@@ -56,21 +58,24 @@ class Pair:
         if self.encode is None:
             raise Lacking("encode")
         o = self._looked(clip)
-        z = _rows(self.encode(_flat(o[:, :-1]), _flat(o[:, 1:])), len(clip) * (clip.time - 1), what="encode")
-        return z.flatten(1).float().unflatten(0, (len(clip), clip.time - 1))
+        z = _asked("encode", self.encode, _flat(o[:, :-1]), _flat(o[:, 1:]))
+        return z.flatten(1).unflatten(0, (len(clip), clip.time - 1))
 
     def predict(self, clip: Clip, latents: Tensor) -> Tensor:
         if self.decode is None:
             raise Lacking("predict")
         o = self._looked(clip)[:, :-1]
-        guess = _rows(self.decode(_flat(o), latents.flatten(0, 1)), len(o) * o.shape[1], what="predict")
-        return guess.unflatten(0, o.shape[:2])
+        guess = _asked("predict", self.decode, _flat(o), latents.flatten(0, 1)).unflatten(0, o.shape[:2])
+        if self.shown is None and self.of == "frames" and guess.shape == o.shape and guess.abs().max() > FAR:
+            low, high = float(guess.min()), float(guess.max())
+            raise ValueError(f"predict gave pictures between {low:.3g} and {high:.3g}; wanted them in [0, 1].")
+        return guess
 
     def targets(self, clip: Clip) -> Tensor:
         o = self._looked(clip)[:, 1:]
         if self.shown is None:
             return o
-        return _rows(self.shown(_flat(o)), len(o) * o.shape[1], what="features").unflatten(0, o.shape[:2])
+        return _asked("features", self.shown, _flat(o)).unflatten(0, o.shape[:2])
 
     def _looked(self, clip: Clip) -> Tensor:
         if self.of == "state":
@@ -101,7 +106,13 @@ def load(where: str) -> Inferring:
     ``predict`` and ``targets`` as the house's own models have them.
     """
     path, _, name = where.partition(":")
-    return adapted(function(path, name or "load")(), what=where)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; wanted FILE.py:FUNCTION.")
+    try:
+        given = function(path, name or "load")()
+    except Exception as error:  # whatever a user's own file may raise, it is said where
+        raise ValueError(f"{where} could not be loaded: {type(error).__name__}: {error}") from error
+    return adapted(given, what=where)
 
 
 def adapted(given: Any, *, what: str = "the model") -> Inferring:
@@ -109,13 +120,17 @@ def adapted(given: Any, *, what: str = "the model") -> Inferring:
     if all(callable(getattr(given, name, None)) for name in ("infer", "predict", "targets")):
         model: Inferring = given
         return model
-    asked = {}
-    for name in ("encode", "predict", "features", "of", "seen"):
-        value = given.get(name) if isinstance(given, dict) else getattr(given, name, None)
-        if value is not None:
-            asked[name] = value
+    names = ("encode", "predict", "features", "of", "seen")
+    if isinstance(given, dict) and (strange := sorted(set(given) - set(names))):
+        raise ValueError(f"{what} gave {', '.join(map(repr, strange))}; wanted some of {', '.join(names)}.")
+    both = {name: given.get(name) if isinstance(given, dict) else getattr(given, name, None) for name in names}
+    asked = {name: value for name, value in both.items() if value is not None}
     if not callable(asked.get("encode")) and not callable(asked.get("predict")):
-        raise ValueError(f"{what} gave {type(given).__name__}; wanted a mapping or an object with {WANTED}.")
+        raise ValueError(f"{what} gave {type(given).__name__} with neither encode nor predict; wanted {WANTED}.")
+    if isinstance(asked.get("seen"), str):
+        raise ValueError(f"{what} gave {asked['seen']!r} as seen; wanted a set of prints (Episodes.prints).")
+    if "seen" in asked:
+        asked["seen"] = frozenset(asked["seen"])
     parts = [given] if isinstance(given, nn.Module) else []
     parts += [f for f in asked.values() if isinstance(f, nn.Module)]
     for part in parts:
@@ -127,11 +142,15 @@ def _flat(x: Tensor) -> Tensor:
     return x.flatten(0, 1)
 
 
-def _rows(given: Any, count: int, *, what: str) -> Tensor:
-    found = torch.as_tensor(given)
-    if found.ndim < 2 or len(found) != count or not found.isfinite().all():
-        whole = "" if found.isfinite().all() else ", not all of them finite"
-        raise ValueError(
-            f"{what} gave numbers of shape {tuple(found.shape)}{whole}; wanted ({count}, ...), a row for each given."
-        )
+def _asked(what: str, function_: Function, *given: Tensor) -> Tensor:
+    """What a user's function says of these rows, with an error that names it where it cannot be used."""
+    told = ", ".join(str(tuple(x.shape)) for x in given)
+    try:
+        found = torch.as_tensor(function_(*given))
+    except Exception as error:
+        raise ValueError(f"{what} failed, given {told}: {type(error).__name__}: {error}") from error
+    if found.ndim < 2 or len(found) != len(given[0]):
+        raise ValueError(f"{what} gave {tuple(found.shape)}; wanted ({len(given[0])}, ...), a row for each given.")
+    if lost := int((~found.isfinite()).flatten(1).any(1).sum()):
+        raise ValueError(f"{what} gave numbers that are not finite in {lost} of {len(found)} rows.")
     return found.float()

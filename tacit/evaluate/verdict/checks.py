@@ -18,6 +18,7 @@ from tacit.evaluate.verdict.exam import TRIPS, Exam, affine
 from tacit.evaluate.verdict.further import abroad, additive, drift, gradient
 from tacit.evaluate.verdict.labelled import alignable, useful
 
+ASKABLE = 0.9  # of what another action changes in the latent: if more is untold, no other future can be asked for
 LEARNT = 0.5  # of the change: a model that explains less of its own recordings has learnt nothing by heart
 
 
@@ -81,15 +82,14 @@ def alive(exam: Exam) -> Check:
     even, rank, dead = exam.codes["perplexity"], exam.codes["effective rank"], exam.codes["dead dimensions"]
     if even.value is None:
         good, limit = LIMITS["rank"].kept(rank.value or 0.0), LIMITS["rank"]
-        null = float(min(exam.latents.shape[1], len(exam.latents)))
-        return Check(*what, told(good=good), rank, null, "all numbers alike", limit, "collapsed", rank.note, (dead,))
+        return Check(*what, told(good=good), rank, 1.0, "one way to vary", limit, "collapsed", rank.note, (dead,))
     size = float(even.note.split()[1])
     share = Value("perplexity over codes", even.value / size, even.low and even.low / size,
                   even.high and even.high / size, even.n, even.data)  # fmt: skip
     good = LIMITS["alive"].kept(even.value / size) or even.value >= 8  # a book may well be larger than what happens
     more = (exam.codes["codes in use"], exam.codes["dead codes"], rank)
     note = f"as many as {even.value:.1f} even codes of {size:.0f}"
-    return Check(*what, told(good=good), share, 1.0, "all codes alike", LIMITS["alive"], "collapsed", note, more)
+    return Check(*what, told(good=good), share, 1 / size, "one code", LIMITS["alive"], "collapsed", note, more)
 
 
 def copies(exam: Exam) -> Check:
@@ -179,7 +179,7 @@ def minimal(exam: Exam) -> Check:
         good = limit.kept(held.value)
         return Check(*what, told(good=good), held, passive.value, against, limit, "distracted", held.note)
     note = "the rim of a picture may be the body's own: whether it is takes a recorded distractor, or twins"
-    return Check(*what, "abstain", null=passive.value, against=against, note=note, more=(held,))
+    return Check(*what, "abstain", note=note, more=(held,))
 
 
 def causal(exam: Exam) -> Check:
@@ -205,7 +205,7 @@ def causal(exam: Exam) -> Check:
     judged = swayed or hit
     if judged is None or judged.value is None:
         note = "nothing moves by chance here, and there are too few twins to ask predictions about, or none to ask"
-        return Check(*what, "abstain", note=note, more=tuple(more))
+        return Check(*what, "abstain", note=hit.note if hit is not None else note, more=tuple(more))
     limit = LIMITS["swayed" if judged is swayed else "hit"]
     null = 1.0 if judged is swayed else 1 / twins.ways
     against = "chance moves it as much" if judged is swayed else "a guess"
@@ -230,6 +230,10 @@ def _hits(exam: Exam, z: np.ndarray) -> Value | None:
     other, change = given[:, 1:] - given[:, :1], (z[:, 1:] - z[:, :1]).astype(np.float64)
     rows = (other[half].reshape(-1, other.shape[-1]), change[half].reshape(-1, change.shape[-1]))
     usual = linear(*rows, groups=np.repeat(twins.owner[half], twins.ways - 1), discrete=False)
+    name, so = "the asked future is the nearest", change[~half].reshape(-1, change.shape[-1])
+    left = np.square(usual(other[~half].reshape(-1, other.shape[-1])) - so).sum() / max(np.square(so).sum(), 1e-30)
+    if left > ASKABLE:
+        return Value(name, None, note="no line tells what another action changes in the latent: nothing to ask for")
     place, hits = holdout.place(model), []
     with holdout.still(model, seed=exam.seed):
         clips = [twins.clip(k)[torch.from_numpy(np.flatnonzero(~half))].to(place) for k in range(twins.ways)]
@@ -240,4 +244,4 @@ def _hits(exam: Exam, z: np.ndarray) -> Value | None:
             guess = holdout.foretold(model, clips[0], by=holdout.lent(done, meant)).flatten(1)
             hits.append((torch.cdist(guess[:, None], wanted)[:, 0].argmin(1) == k).float().cpu().numpy())
     table = np.stack([np.stack(hits, 1).mean(1), np.ones(int((~half).sum()))], 1)
-    return Value.of("the asked future is the nearest", resummed(holdout.summed(table, twins.owner[~half]), ratio))
+    return Value.of(name, resummed(holdout.summed(table, twins.owner[~half]), ratio))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tacit.data.episodes import Episodes
 from tacit.evaluate import holdout
-from tacit.evaluate.altered import ended, ending, picked, seen, shown, square
+from tacit.evaluate.altered import KINDS, ended, ending, kind_of, picked, seen, shown, square
 from tacit.evaluate.interval import ratio, resummed
 from tacit.evaluate.report import Value
 from tacit.evaluate.verdict.exam import Exam
@@ -34,13 +34,14 @@ def drift(exam: Exam) -> list[Value]:
         for rows, clip in path.batches(holdout.place(model)):
             z, back, made, columns = model.infer(clip), seen(model, clip), clip, list[Tensor]()
             assert back is not None
-            first = shown(clip)[:, span - 2]
+            kind = kind_of(clip, model.targets(clip)[:, -1])
+            first = shown(clip, kind)[:, span - 2]
             for k in range(1, steps[-1] + 1):
                 window = made.steps(k - 1, k - 1 + span)
                 guess = back(holdout.foretold(model, window, by=z[:, k - 1 : k + span - 2]))
                 made = ended(made, guess, at=k + span - 2)
                 if k in steps:
-                    true = shown(clip)[:, k + span - 2]
+                    true = shown(clip, kind)[:, k + span - 2]
                     columns += [square(guess, true), square(first, true)]
             table[rows] = torch.stack(columns, 1).double().cpu().numpy()
     sums = holdout.summed(table, path.owner)
@@ -78,16 +79,18 @@ def gradient(exam: Exam) -> Value:
         z = holdout.told_by(model, clip).clone()
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            given = shown(clip).clone().requires_grad_()
-            asked = clip.replace(**{"state" if clip.frames is None else "frames": given})
-            guess = holdout.foretold(model, asked, by=z.clone())
+            given = {
+                kind: shown(clip, kind).clone().requires_grad_() for kind in KINDS if getattr(clip, kind) is not None
+            }
+            guess = holdout.foretold(model, clip.replace(**given), by=z.clone())
             way = torch.randn(guess.shape, generator=torch.Generator().manual_seed(exam.seed)).to(guess)
-            (slope,) = torch.autograd.grad((guess * way).sum(), given, allow_unused=True)
+            slopes = torch.autograd.grad((guess * way).sum(), list(given.values()), allow_unused=True)
     except (RuntimeError, ValueError) as error:  # somebody else's function need not be differentiable
         return Value(name, None, data=exam.told, note=str(error).splitlines()[0][:80])
-    if slope is None:
+    felt = [slope.double().square().flatten(2).sum((0, 2)) for slope in slopes if slope is not None]
+    if not felt:
         return Value(name, 0.0, n=len(clip), data=exam.told, note="no gradient comes through")
-    after, now = (float(slope[:, t].double().square().sum().sqrt()) for t in (-1, -2))
+    after, now = (float(torch.stack(felt).sum(0)[t].sqrt()) for t in (-1, -2))
     return Value(name, after / now if now > 0 else float("inf"), n=len(clip), data=exam.told)
 
 

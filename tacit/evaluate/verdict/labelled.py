@@ -12,6 +12,7 @@ from tacit.evaluate.tally import gain, quality, score, tally, targets
 from tacit.evaluate.verdict.check import LIMITS, Check, lacking, told
 from tacit.evaluate.verdict.exam import LABELS, Exam
 
+READ = 0.05  # beyond what is right by chance: labels that read less read nothing
 STEP = ("A", "in step", "Does each latent stand for one step, and the label beside it for the same?")
 
 
@@ -38,9 +39,10 @@ def alignable(exam: Exam) -> list[Check]:
     best_at = max(leads, key=lambda n: leads[n].value)
     value = Value.of(f"lead with {best_at} labels", leads[best_at], data=exam.told)
     mine, other, who = rivals[best_at]
-    read, null = quality(mine, exam.space), quality(other, exam.space)
-    note = f"{best_at} labels read {read:.2f} of the action from it, and {max(null, 0):.2f} without it, by {who}"
-    good = value.value is not None and value.value > 0
+    read, null = (max(quality(t, exam.space), 0.0) for t in (mine, other))
+    note = f"{best_at} labels read {read:.2f} of the action from it, and {null:.2f} without it, by {who}"
+    most = quality(rivals[budgets[-1]][0], exam.space)
+    good = value.value is not None and value.value > 0 and most > _floor(exam) + READ
     return [
         first,
         Check(*what, told(good=good), value, 0.0, "no lead", LIMITS["gain"], None, note, tuple(more)),

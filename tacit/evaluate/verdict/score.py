@@ -55,7 +55,7 @@ def score(exam: Exam) -> Score:
         _within(moved, LIMITS["null"].at),
     )
     parts = {name: float(np.clip(np.nan_to_num(part), 0, 1)) for name, part in zip(PARTS, found, strict=True)}
-    return Score(float(np.prod(list(parts.values()))), parts, len(bare.path), bare.told)
+    return Score(float(np.prod(list(parts.values()))), parts, len(bare.path), exam.told)
 
 
 def _number(value: Value) -> float:

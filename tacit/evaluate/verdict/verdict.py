@@ -46,7 +46,7 @@ REMEDIES: dict[Ailment, Remedy] = {
         "the latent says the same whatever happens, or nobody listens to it",
         "of a latent that says nothing no other question can be asked",
         "Take a latent without codes, several steps ahead, and less of the future given for nothing.",
-        "tacit train tacit --data {data} --labels 0 --reach 4 --out out/again",
+        "tacit train tacit --data {data} --held 0.2 --labels 0 --reach 4 --out out/again",
     ),
     "too deterministic": Remedy(
         "what is seen tells the action, so that nothing is left for a latent to say",
@@ -58,7 +58,7 @@ REMEDIES: dict[Ailment, Remedy] = {
         "the latent carries the next frame itself, not what was done",
         "a latent that carries the frame passes probes and predictions for the wrong reason",
         "Make the latent narrower, blur it with noise, or move the inverse model's pictures.",
-        "tacit train laom --data {data} --labels 0 --dim 8 --shift 4 --out out/again",
+        "tacit train laom --data {data} --held 0.2 --labels 0 --dim 8 --shift 4 --out out/again",
     ),
     "misaligned": Remedy(
         "labels lie beside other transitions than the latents of their actions",
@@ -70,19 +70,19 @@ REMEDIES: dict[Ailment, Remedy] = {
         "the latent tells of what no action moves",
         "what is foreign in a latent also blurs how its meaning is read in any scene: it must go first",
         "Put a few labels into training.",
-        "tacit train laom_labels --data {data} --labels 256 --out out/again",
+        "tacit train laom_labels --data {data} --held 0.2 --labels 256 --out out/again",
     ),
     "state-entangled": Remedy(
         "the same latent means different things in different places",
         "where things are is asked of what is left once nothing foreign is in the latent",
         "Move the inverse model's pictures, so that it cannot say where things are; bring more play.",
-        "tacit train laom --data {data} --labels 0 --dim 16 --shift 4 --out out/again",
+        "tacit train laom --data {data} --held 0.2 --labels 0 --dim 16 --shift 4 --out out/again",
     ),
     "unstable": Remedy(
         "another seed finds another latent",
         "the model may be fine and its luck is not: nothing else is wrong",
         "Give the latent one or two numbers more, let their order be learnt, and choose the seed by its score.",
-        "tacit train flexlam --data {data} --labels 0 --out out/again",
+        "tacit train flexlam --data {data} --held 0.2 --labels 0 --out out/again",
     ),
 }
 
@@ -108,8 +108,12 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict in a sentence."""
+        if all(check.outcome == "abstain" for check in self.checks):
+            return f"Not enough data: nothing could be asked, as {self['C1'].note}."
         if self.name == WORKING:
             useful, read = self["C10"], self["C7"]
+            if read.outcome == "fail":
+                return f"Nothing wrong was found, but few labels make nothing of it yet: {read.note}."
             told = useful.note if useful.outcome == "pass" else read.note if read.outcome == "pass" else ""
             passed = sum(check.outcome == "pass" for check in self.checks)
             return (
@@ -204,5 +208,5 @@ def diagnosis(checks: Sequence[Check]) -> tuple[Ailment, ...]:
 def confidence(checks: Sequence[Check], found: Sequence[Ailment]) -> float:
     """How likely the verdict is with other episodes: of the surest check that names it, or of all that passed."""
     if found:
-        return max((c.sure for c in checks if c.outcome == "fail" and c.names == found[0]), default=1.0)
+        return max((c.sure for c in checks if c.outcome == "fail" and c.names == found[0]), default=0.5)
     return min((c.sure for c in checks if c.outcome == "pass" and c.names), default=0.5)
