@@ -151,7 +151,7 @@ def test_models_are_put_in_order_without_labels(home: Path, capsys: pytest.Captu
         ("my_adapter.py:short", 1, "a row for each given"),
         ("my_adapter.py:mistyped", 1, "gave 'encoder'; wanted some of encode, predict, features, of, seen"),
         ("my_adapter.py:broken", 1, "could not be loaded: KeyError: 'weights'"),
-        ("my_adapter.py:failing", 1, "encode failed, given (64, 3, 16, 16)"),
+        ("my_adapter.py:failing", 1, "encode failed, given (64, 3, 12, 12)"),
         ("my_adapter.py:misshapen", 1, "predict must give what it is judged by"),
         ("my_adapter.py:bytes_", 1, "wanted them in [0, 1]"),
     ],

@@ -109,7 +109,8 @@ class Verdict:
     def headline(self) -> str:
         """The verdict in a sentence."""
         if all(check.outcome == "abstain" for check in self.checks):
-            return f"Not enough data: nothing could be asked, as {self['C1'].note}."
+            why = next((f": {check.note}" for check in self.checks if check.code != "C0" and check.note), "")
+            return f"Not enough data: nothing could be asked{why}."
         if self.name == WORKING:
             useful, read = self["C10"], self["C7"]
             if read.outcome == "fail":
