@@ -11,7 +11,7 @@ from tacit.evaluate.verdict import Pair, Verdict, examine
 
 
 def driven(*, late: bool = False, filmed: bool = False) -> Episodes:
-    """A point and its speed, which is the action: states of four numbers, on request with pictures in which nothing moves."""
+    """A point and its speed, which is the action: states of four numbers, filmed with nothing moving in the picture."""
     random, episodes = np.random.default_rng(0), []
     for _ in range(60):
         acts = random.uniform(-1, 1, (12, 2)).astype(np.float32)
