@@ -239,7 +239,8 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     follow += " --source expert" if {"expert"} < set(data.sources) else ""  # what others tried out is not to be cloned
     follow += " --encoder MODEL" if getattr(model, "encoder", True) is None else ""  # lapo has none to see with
     then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
-    return Told(facts, f"{told}.\nNext: tacit {then}")
+    good = f"\nIs it any good? tacit check {asked.out} --data {asked.data}" if asked.held and then == follow else ""
+    return Told(facts, f"{told}.\nNext: tacit {then}{good}")
 
 
 def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:

@@ -186,7 +186,8 @@ def test_train_tells_what_it_made(home: Path, capsys: pytest.CaptureFixture[str]
     assert facts["model"] == "LatentActions" and facts["losses"]["tacit"] > 0
     assert facts["episodes"] < 60  # those held back are not trained on
     assert main(again) == 0
-    assert "Next: tacit train follow tacit --data dots" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Next: tacit train follow tacit --data dots" in said and "tacit check tacit --data dots" in said
 
 
 def test_a_label_budget_is_kept(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
