@@ -217,8 +217,8 @@ def drawn(rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any], axes: Any)
     right.set_yticks(at + 0.27, ["score", *(f"{r} (uses labels)" if r == "probe" else r for r in RIVALS)], fontsize=8)
     right.invert_yaxis()
     right.axvline(GOAL, color="#444444", linewidth=0.8, linestyle=":")
-    right.set_xlabel("Spearman's correlation with the return")
-    right.legend(fontsize=7)
+    right.set_xlabel("rank correlation with the return", fontsize=9)
+    right.legend(fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 if __name__ == "__main__":
