@@ -157,8 +157,10 @@ class Exam:
         if isinstance(both, str):
             return Interval(float("nan"), float("nan"), float("nan"), 0)
         test, change = both.test, both.test.actions
-        fitted = linear(both.train.inputs["bound"], both.train.actions, groups=both.train.owner, discrete=False)
-        way, left = np.square(change).sum(1), np.square(change - fitted(test.inputs["bound"])).sum(1)
+        way, left = np.square(change).sum(1), np.full(len(change), np.inf)
+        for name in ("bound", "turned"):  # what turns with the scene is told all the same
+            fitted = linear(both.train.inputs[name], both.train.actions, groups=both.train.owner, discrete=False)
+            left = np.minimum(left, np.square(change - fitted(test.inputs[name])).sum(1))
         nearer = ((_apart(test.inputs["o"]) < way[:, None]).sum(1) - 1) / max(1, len(way) - 1)  # less itself
         table = np.stack([2.0 * ((nearer > 0.5) & (left > UNTOLD * way)), np.ones(len(way))], 1)
         return resummed(holdout.summed(table, test.owner), ratio)
