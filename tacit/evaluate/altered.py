@@ -50,8 +50,8 @@ def ending(clip: Clip, last: Callable[[Tensor], Tensor]) -> Clip:
 
 def picked(clip: Clip, moments: list[int]) -> Clip:
     """The clip of these of its moments, in this order."""
-    return Clip(**{name: None if x is None else x[:, moments] for name, x in
-                   (("frames", clip.frames), ("state", clip.state))}, text=clip.text)  # fmt: skip
+    seen = {kind: getattr(clip, kind)[:, moments] for kind in KINDS if getattr(clip, kind) is not None}
+    return Clip(**seen, text=clip.text)
 
 
 def noise(x: Tensor) -> Tensor:

@@ -171,13 +171,13 @@ def minimal(exam: Exam) -> Check:
     what = ("C8", "minimal", minimal.__doc__ or "")
     if why := lacking(exam):
         return Check(*what, "abstain", note=why)
-    held, passive = exam.nuisance, exam.passive
+    held = exam.nuisance
     if held.value is None:
         return Check(*what, "abstain", note=held.note)
-    against, limit = "a code of the whole change, as wide", LIMITS["nuisance"]
     if exam.tracks is not None:
+        against, limit = "a code of the whole change, as wide", LIMITS["nuisance"]
         good = limit.kept(held.value)
-        return Check(*what, told(good=good), held, passive.value, against, limit, "distracted", held.note)
+        return Check(*what, told(good=good), held, exam.passive.value, against, limit, "distracted", held.note)
     note = "the rim of a picture may be the body's own: whether it is takes a recorded distractor, or twins"
     return Check(*what, "abstain", note=note, more=(held,))
 

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 LABELS = (16, 64, 256)
 UNTOLD = 0.3  # of a change: what a latent leaves unsaid of where a recording jumps
 MANY = 4096  # labels from which what a demonstrator usually does is learnt
+KNOWING = (("z", "o"), ("bound",), ("turned",))  # what a line is given that knows where things are
 TRIPS = ("again", "direct", "rest", "change", "back", "forth", "painted", "carried")
 
 
@@ -238,7 +239,7 @@ class Exam:
         against lines, for few labels go no further. Of many numbers ``together`` where some of them hardly vary.
         """
         good = explained if together else partial(quality, space=sides.space)
-        known = [self.read(names, sides=sides) for names in (("z", "o"), ("bound",), ("turned",))]
+        known = [self.read(names, sides=sides) for names in KNOWING]
         alone = [self.read((name,), sides=sides) for name in ("z", "o")]
         best, other = max(known, key=good), max(alone, key=good)
         return gain(best, other, space=None if together else sides.space)

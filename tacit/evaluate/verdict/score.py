@@ -10,10 +10,9 @@ from tacit.evaluate import holdout
 from tacit.evaluate.report import Value
 from tacit.evaluate.tally import explained
 from tacit.evaluate.verdict.check import LIMITS
-from tacit.evaluate.verdict.exam import Exam
+from tacit.evaluate.verdict.exam import KNOWING, Exam
 
 PARTS = ("foreseen", "used", "told", "no copy", "nothing is nothing")
-READERS = (("z",), ("z", "o"), ("bound",), ("turned",))
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def score(exam: Exam) -> Score:
     found = (
         1 - _number(bare.judged["FVU"]),
         _number(bare.judged["shuffled-latent gap"]),
-        max(explained(bare.read(names, sides=effects)) for names in READERS),
+        max(explained(bare.read(names, sides=effects)) for names in (("z",), *KNOWING)),
         _within(copied, LIMITS["copy"].at),
         _within(moved, LIMITS["null"].at),
     )
