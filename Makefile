@@ -37,7 +37,7 @@ demo: $(VENV)/.ready
 	$(BIN)/tacit demo $(ARGS)
 
 test: $(VENV)/.whole
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 
 bench: $(VENV)/.whole
 	@status=0; for file in clips step recipes; do \

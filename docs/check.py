@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import doctest
+import io
 import json
 import os
 import re
@@ -36,6 +38,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from tacit import cli as tacit
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 300  # seconds a block may take
@@ -195,10 +199,11 @@ def targets() -> set[str]:
 
 @cache
 def taught(words: tuple[str, ...]) -> tuple[int, str]:
-    """What `tacit WORDS --help` answers."""
-    command = [str(Path(sys.executable).with_name("tacit")), *words, "--help"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=surroundings(), check=False)
-    return answer.returncode, answer.stdout + answer.stderr
+    """What `tacit WORDS --help` answers: asked in this process, where torch is imported once for all of them."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = tacit.main([*words, "--help"])
+    return code, said.getvalue()
 
 
 def unknown(words: list[str]) -> Iterator[str]:
@@ -348,6 +353,7 @@ def main() -> int:
         for name, fields in lacking.items():
             print(f"{name} lacks {', '.join(sorted(fields))}.")
         return 1 if lacking else 0
+    os.environ["COLUMNS"] = "200"  # no option's name is broken over two lines
     count, given = 0, asked.pages or pages()
     with ThreadPoolExecutor(WORKERS) as pool:  # a page a core; the blocks of one page build on one another
         for page, ran in zip(given, pool.map(lambda page: list(run(page)), given), strict=True):

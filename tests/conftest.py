@@ -34,6 +34,14 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 hypothesis.settings.register_profile("tacit", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("tacit")
 
+# Minutes each, the longest first: begun last, one would keep one worker busy while the others have nothing left.
+LONGEST = ("test_recipes.py", "test_demo.py", "test_phenomena.py", "test_labels.py", "test_models.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    last = len(LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else last)
+
 
 @pytest.fixture(autouse=True)
 def seeds() -> None:
