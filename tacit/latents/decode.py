@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -109,51 +110,36 @@ class Decoder(Part):
         return self
 
     def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
-        return torch.cat([latent.float() @ self.basis, before.float() @ self.basis, seen.float()], 1)
+        return beside(latent, before, seen, basis=self.basis)
 
     def fit(self, labels: Labels, way: Way) -> Decoder:
         """Find the map that ``way`` gives for these labels."""
-        told, said = self._told(labels.latent, labels.before, labels.seen), _said(labels.action, self.space)
-        self.mean.copy_(told.mean(0) * (not way.anchored))
-        self.unit.copy_(self._units(told - self.mean, way))
-        told = (told - self.mean) * self.unit
+        given, said = self._told(labels.latent, labels.before, labels.seen), _said(labels.action, self.space)
+        mean, unit = _scale(given, way, latent=self.latent)
+        self.mean.copy_(mean)
+        self.unit.copy_(unit)
+        given = (given - mean) * unit
         if self.kind == "vote":
-            self.anchors.copy_(told)
+            self.anchors.copy_(given)
             self.votes.copy_(said)
             return self.eval()
-        self.bias.copy_(said.mean(0) * (not way.anchored))
-        gram = told.T @ told + way.firmness * torch.eye(told.shape[1])
-        self.weight.copy_(torch.linalg.solve(gram, told.T @ (said - self.bias)))
+        bias, [weight] = _ridges(given, said, [way])
+        self.bias.copy_(bias)
+        self.weight.copy_(weight)
         if self.net is not None:
-            self._train(labels, said)
+            self._train(given, said - bias - given @ weight)
         return self.eval()
 
-    def _units(self, centred: Tensor, way: Way) -> Tensor:
-        """One unit for all latents and one for all features: what hardly moves is noise, and must not be blown up.
-
-        What ``way`` is not to be told is multiplied by zero.
-        """
-        moved = centred[:, : self.latent].square().mean().sqrt().clamp(min=1e-6).reciprocal()
-        looked = centred[:, 2 * self.latent :].square().mean().sqrt().clamp(min=1e-6).reciprocal()
-        strong = (torch.arange(self.latent) < (way.kept or self.latent)) * moved
-        return torch.cat(
-            [
-                strong,
-                strong * way.memory,
-                torch.full((self.features,), float(looked * way.looks if self.features else 0.0)),
-            ]
-        )
-
-    def _train(self, labels: Labels, said: Tensor) -> None:
+    def _train(self, given: Tensor, left: Tensor) -> None:
         """What the ridge leaves over, by a small network with weight decay."""
         assert isinstance(self.net, nn.Sequential)
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             for layer in (self.net[0], self.net[2]):
                 layer.reset_parameters()  # type: ignore[operator]
-            optimiser = torch.optim.AdamW(self.net.parameters(), lr=3e-3, weight_decay=0.1)
+            optimiser = torch.optim.AdamW(self.net.parameters(), lr=3e-3, weight_decay=0.1, fused=True)
             for _ in range(STEPS):
-                loss = F.mse_loss(self.scores(labels.latent, labels.before, seen=labels.seen), said)
+                loss = F.mse_loss(self.net(given), left)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -177,7 +163,7 @@ def decoder(model: LatentActions, data: Episodes, *, wishes: bool = False) -> tu
     ridges = [way for way in (Way("linear", *choice) for choice in choices) if not (way.anchored and way.looks)]
     others = [Way("vote", memory) for memory in (False, True)]
     others += [Way("mlp", True, True)] if len(labels) >= ENOUGH else []
-    errors = {way: held_out(labels, way, space=space, basis=basis) for way in (*ridges, *others)}
+    errors = held_out(labels, (*ridges, *others), space=space, basis=basis)
     best, bar = min(others, key=errors.__getitem__), LESS if wishes and not space.discrete else 1.0
     if errors[best] < bar * min(errors[way] for way in ridges):
         made = _fitted(labels, best, space, basis)
@@ -193,11 +179,15 @@ def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Te
     misses = np.maximum(list(errors.values()), 1e-12)
     told = np.isfinite(misses).any()  # one label cannot be held out: then all count alike
     worth = (misses.min() / misses) ** (len(labels) / 16) if told else np.ones(len(misses))
-    for way, share in zip(errors, worth / worth.sum(), strict=True):
-        ridge = _fitted(labels, way, space, basis)
-        slope = ridge.weight * ridge.unit[:, None]
-        made.weight += share * slope
-        made.bias += share * (ridge.bias - ridge.mean @ slope)
+    shares = dict(zip(errors, worth / worth.sum(), strict=True))
+    given, said = beside(labels.latent, labels.before, labels.seen, basis=basis), _said(labels.action, space)
+    for ways in _families(errors):
+        mean, unit = _scale(given, ways[0], latent=made.latent)
+        bias, weights = _ridges((given - mean) * unit, said, ways)
+        for way, weight in zip(ways, weights, strict=True):
+            slope = weight * unit[:, None]
+            made.weight += shares[way] * slope
+            made.bias += shares[way] * (bias - mean @ slope)
     return made.eval()
 
 
@@ -230,22 +220,70 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
 
 
 @torch.no_grad()
-def held_out(labels: Labels, way: Way, *, space: Space, basis: Tensor) -> float:
-    """The squared error on stretches that were not fitted; where there are few stretches, they are cut."""
+def held_out(labels: Labels, ways: Sequence[Way], *, space: Space, basis: Tensor) -> dict[Way, float]:
+    """Each way's squared error on stretches that were not fitted; where there are few stretches, they are cut."""
     groups = labels.stretch
     if len(groups.unique()) < FOLDS:
         groups = torch.arange(len(labels)) * FOLDS // len(labels)
     fold = torch.unique(groups, return_inverse=True)[1] % FOLDS
-    errors = []
-    for k in range(FOLDS):
-        out = fold == k
-        if out.any() and not out.all():
+    given, said = beside(labels.latent, labels.before, labels.seen, basis=basis), _said(labels.action, space)
+    errors: dict[Way, list[Tensor]] = {way: [] for way in ways}
+    for out in (fold == k for k in range(FOLDS)):
+        if not out.any() or out.all():
+            continue
+        for family in _families(way for way in ways if way.kind == "linear"):
+            mean, unit = _scale(given[~out], family[0], latent=len(basis))
+            bias, weights = _ridges((given[~out] - mean) * unit, said[~out], family)
+            missed = ((given[out] - mean) * unit) @ weights + bias - said[out]
+            for way, error in zip(family, missed.square().mean(2), strict=True):
+                errors[way].append(error)
+        for way in (way for way in ways if way.kind != "linear"):
             made, held = _fitted(labels.rows(~out), way, space, basis), labels.rows(out)
             scores = made.scores(held.latent, held.before, seen=held.seen)
-            errors.append((scores - _said(held.action, space)).square().mean(1))
-    return float(torch.cat(errors).mean()) if errors else float("inf")
+            errors[way].append((scores - said[out]).square().mean(1))
+    return {way: float(torch.cat(found).mean()) if found else float("inf") for way, found in errors.items()}
 
 
+def beside(latent: Tensor, before: Tensor, seen: Tensor, *, basis: Tensor) -> Tensor:
+    """All that a decoder may be told of transitions, (N, 2 D + F), the latents along their principal directions."""
+    return torch.cat([latent.float() @ basis, before.float() @ basis, seen.float()], 1)
+
+
+def _families(ways: Iterable[Way]) -> list[list[Way]]:
+    """Ridges that differ in nothing but firmness: one decomposition makes them all."""
+    found: dict[Way, list[Way]] = {}
+    for way in ways:
+        found.setdefault(replace(way, firmness=0.0), []).append(way)
+    return list(found.values())
+
+
+def _scale(given: Tensor, way: Way, *, latent: int) -> tuple[Tensor, Tensor]:
+    """The mean, and one unit for all latents and one for all features: what hardly moves is noise, not to be blown up.
+
+    What ``way`` is not to be told is multiplied by zero.
+    """
+    mean = given.mean(0) * (not way.anchored)
+    centred, features = given - mean, given.shape[1] - 2 * latent
+    moved = centred[:, :latent].square().mean().sqrt().clamp(min=1e-6).reciprocal()
+    looked = centred[:, 2 * latent :].square().mean().sqrt().clamp(min=1e-6).reciprocal()
+    strong = (torch.arange(latent) < (way.kept or latent)) * moved
+    looks = torch.full((features,), float(looked * way.looks if features else 0.0))
+    return mean, torch.cat([strong, strong * way.memory, looks])
+
+
+def _ridges(given: Tensor, said: Tensor, ways: Sequence[Way]) -> tuple[Tensor, Tensor]:
+    """What a family of ridges starts from, (S,), and its slopes, (W, 2 D + F, S), of which what is zero has none."""
+    bias = said.mean(0) * (not ways[0].anchored)
+    told = given.any(0)
+    some, slopes = given[:, told], given.new_zeros(len(ways), given.shape[1], said.shape[1])
+    values, vectors = torch.linalg.eigh(some.T @ some)
+    along = vectors.T @ (some.T @ (said - bias))
+    firm = torch.tensor([way.firmness for way in ways])[:, None]
+    slopes[:, told] = vectors @ (along / (values.clamp(min=0) + firm)[..., None])
+    return bias, slopes
+
+
+@torch.no_grad()
 def principal(model: LatentActions, data: Episodes, *, episodes: int = 50) -> Tensor:
     """The directions (D, D) in which the latents of ``data`` move the picture, strongest first, found without labels.
 

@@ -94,3 +94,24 @@ def test_labels_that_all_say_the_same_are_believed(action: torch.Tensor, monkeyp
     made, _ = decode.decoder(None, data, wishes=True)  # type: ignore[arg-type]
     said = made(torch.randn(3, 4), torch.zeros(3, 4), torch.zeros(3, 0))
     torch.testing.assert_close(said, action[:1].expand_as(said))
+
+
+def test_ridges_of_every_firmness_at_once_are_those_that_normal_equations_give() -> None:
+    labels, _ = noisy(60, seed=1)
+    labels = Labels(labels.latent, labels.latent.flip(0), labels.latent[:, :1] ** 2, labels.action, labels.stretch)
+    ways = [Way("linear", looks=True, kept=1, firmness=f) for f in (0.3, 30.0)]
+    given = decode.beside(labels.latent, labels.before, labels.seen, basis=torch.eye(2))
+    for way in ways:
+        made = Decoder(space=Space("continuous", 2), latent=2, features=1).fit(labels, way)
+        x = (given - given.mean(0)) * made.unit
+        assert made.unit[1] == made.unit[3] == 0, "of two directions one is kept"
+        gram = x.T @ x + way.firmness * torch.eye(5)
+        torch.testing.assert_close(made.weight, torch.linalg.solve(gram, x.T @ (labels.action - labels.action.mean(0))))
+    errors = decode.held_out(labels, ways, space=Space("continuous", 2), basis=torch.eye(2))
+    for way in ways:
+        missed = []
+        for out in (labels.stretch % decode.FOLDS == fold for fold in range(decode.FOLDS)):
+            made = Decoder(space=Space("continuous", 2), latent=2, features=1).fit(labels.rows(~out), way)
+            said = made.scores(labels.latent[out], labels.before[out], seen=labels.seen[out])
+            missed.append((said - labels.action[out]).square())
+        assert errors[way] == pytest.approx(float(torch.cat(missed).mean()), rel=1e-4)
