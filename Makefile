@@ -71,7 +71,8 @@ browser:
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
 
-# $(call install,EXTRAS): quick when everything is already there, and always an error when anything is not.
+# $(call install,EXTRAS): quick when everything is already there, and always an error when anything is not. What is
+# installed is compiled on every core, which pip does on one; a few files in it are no Python 3, and stay as they are.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "tacit needs Python 3.11 or later; $(PYTHON) is `$(PYTHON) -V 2>&1`. Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
@@ -84,8 +85,9 @@ define install
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	@echo "installing tacit[$(1)] into $(VENV): about two minutes the first time"
-	@$(PIP) install -c constraints.txt -e '.[$(1)]' || { \
+	@$(PIP) install --no-compile -c constraints.txt -e '.[$(1)]' || { \
 	  echo "the install failed: see above, then run make again."; exit 1; }
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@rm -f $(VENV)/.installing
 endef
 

@@ -36,7 +36,7 @@ BAR = (
 PLACES: dict[str, dict[str, Any]] = {
     "point": {"env": "control/point_mass", "noise": 1.4, "options": {"repeat": 10, "horizon": 50}},
     "button": {"env": "metaworld/button-press-topdown", "noise": 0.3, "options": {"repeat": 4}},
-    "ball": {"env": "babyai/GoToRedBallNoDists", "noise": 0.2},
+    "ball": {"env": "babyai/GoToRedBallNoDists", "noise": 0.2, "options": {"view": "ego"}},
     "cheetah": {"env": "control/cheetah", "noise": 0.3},
 }
 SCORE = {"point": "success", "button": "success", "ball": "success", "cheetah": "return"}

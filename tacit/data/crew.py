@@ -10,8 +10,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
@@ -75,18 +77,18 @@ class Crew:
         self._task, self._next, self._wanted, self._stop, self._ahead = task, first, first, stop, 0
         self._ready: dict[int, Any] = {}
         self._changed, self._over = threading.Condition(), False
-        self._workers: list[SpawnProcess] = []
+        self._workers: list[BaseProcess] = []
         self._threads: list[threading.Thread] = []
 
     def start(self, workers: int) -> bool:
         """Start the processes; False, and a warning, where the task cannot be sent to one."""
-        # spawn: a forked torch may hang on the locks of threads that did not come along
-        spawn, lines = multiprocessing.get_context("spawn"), []
+        context, lines = _context(self._task), []
         self._ahead = 2 * workers
         with _environment(ONE), _unseen() if self._task.ours else contextlib.nullcontext():
+            here = _Here(dict(os.environ))
             for _ in range(workers):
-                ours, theirs = spawn.Pipe()
-                worker = spawn.Process(target=work, args=(self._task, theirs), daemon=True)
+                ours, theirs = context.Pipe()
+                worker = context.Process(target=work, args=(here, self._task, theirs), daemon=True)  # type: ignore[attr-defined]
                 try:
                     worker.start()
                 except Exception as error:  # what fails, and how, depends on what cannot be sent
@@ -124,7 +126,7 @@ class Crew:
             self._next += 1
             return self._next - 1
 
-    def _serve(self, worker: SpawnProcess, line: Connection) -> None:
+    def _serve(self, worker: BaseProcess, line: Connection) -> None:
         with line:
             while (number := self._take()) is not None:
                 try:
@@ -152,7 +154,36 @@ class Crew:
             thread.join()
 
 
-def _obituary(worker: SpawnProcess, number: int) -> Exception:
+def _context(task: Task) -> BaseContext:
+    """How processes begin: never as forks of this one, for torch may hang on locks of threads that did not come along.
+
+    Where nothing of the caller's script is wanted they are forks of one that has imported torch and has no threads: it
+    is imported once, not once in each of them and in those of every later crew.
+    """
+    if not task.ours or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", __name__])
+    return context
+
+
+@dataclass(frozen=True)
+class _Here:
+    """The variables of this process: sent before the task, they are there by the time that it is made out."""
+
+    variables: dict[str, str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _settle, (self.variables,)
+
+
+def _settle(variables: dict[str, str]) -> _Here:
+    os.environ.clear()
+    os.environ.update(variables)
+    return _Here(variables)
+
+
+def _obituary(worker: BaseProcess, number: int) -> Exception:
     worker.join(5)
     worker.kill()
     worker.join()
@@ -197,7 +228,7 @@ def _bound() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def work(task: Task, line: Connection) -> None:
+def work(_: _Here, task: Task, line: Connection) -> None:
     """What a process of a crew does: it answers numbers until its caller hangs up, or is no more."""
     _bound()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer

@@ -47,6 +47,33 @@ def test_answers_come_in_order_from_every_process() -> None:
     assert not multiprocessing.active_children()
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Tells where it is: the process that it was forked from, the folder, and a variable."""
+
+    ours: bool = True
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[int], tuple[int, str, str | None]]]:
+        yield lambda _: (os.getppid(), os.getcwd(), os.environ.get("TACIT_TEST"))
+
+
+def test_what_is_ours_is_forked_from_one_process_for_good_and_finds_things_as_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = set()
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        monkeypatch.setenv("TACIT_TEST", name)
+        found = set(answers(Placed(), stop=4, workers=2))
+        parents |= {parent for parent, *_ in found}
+        assert {(folder, told) for _, folder, told in found} == {(str(tmp_path / name), name)}
+    monkeypatch.delenv("TACIT_TEST")
+    assert {told for *_, told in answers(Placed(), stop=2, workers=2)} == {None}
+    assert len(parents) == 1 and os.getpid() not in parents, "torch is imported once, in the process they come from"
+
+
 def test_an_endless_crew_ends_with_its_caller() -> None:
     stream = answers(Asking(), workers=2)
     assert [number for number, *_ in itertools.islice(stream, 5)] == [0, 1, 2, 3, 4]
