@@ -17,6 +17,7 @@ from tacit.evaluate.verdict.check import LIMITS, Ailment, Check, lacking, told
 from tacit.evaluate.verdict.exam import TRIPS, Exam, affine
 from tacit.evaluate.verdict.further import abroad, additive, drift, gradient
 from tacit.evaluate.verdict.labelled import alignable, useful
+from tacit.part import Part, config
 
 ASKABLE = 0.9  # of what another action changes in the latent: if more is untold, no other future can be asked for
 LEARNT = 0.5  # of the change: a model that explains less of its own recordings has learnt nothing by heart
@@ -162,6 +163,9 @@ def stable(exam: Exam) -> Check:
             found.append(resummed(affine(one, two, owner=path.owner), lambda sums: 1 - ratio(sums)))
     worst = min(found, key=lambda i: i.value)
     value = Value.of("latents of one seed from another's", worst, data=exam.told)
+    kinds = [config(one) for one in (exam.model, *exam.siblings) if isinstance(one, Part)]
+    if any(kind != kinds[0] for kind in kinds):
+        return Check(*what, "abstain", value, note="not all were built alike: they may differ by more than their seeds")
     good = LIMITS["seeds"].kept(worst.value)
     return Check(*what, told(good=good), value, 0.0, "latents of nothing in common", LIMITS["seeds"], "unstable")
 
