@@ -87,7 +87,7 @@ define install
 	@echo "installing tacit[$(1)] into $(VENV): about two minutes the first time"
 	@$(PIP) install --no-compile -c constraints.txt -e '.[$(1)]' || { \
 	  echo "the install failed: see above, then run make again."; exit 1; }
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@rm -f $(VENV)/.installing
 endef
 

@@ -88,7 +88,8 @@ class Crew:
             here = _Here(dict(os.environ))
             for _ in range(workers):
                 ours, theirs = context.Pipe()
-                worker = context.Process(target=work, args=(here, self._task, theirs), daemon=True)  # type: ignore[attr-defined]
+                told = {"task": self._task, "line": theirs}
+                worker = context.Process(target=work, args=(here,), kwargs=told, daemon=True)  # type: ignore[attr-defined]
                 try:
                     worker.start()
                 except Exception as error:  # what fails, and how, depends on what cannot be sent
@@ -228,7 +229,7 @@ def _bound() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def work(_: _Here, task: Task, line: Connection) -> None:
+def work(_: _Here, *, task: Task, line: Connection) -> None:
     """What a process of a crew does: it answers numbers until its caller hangs up, or is no more."""
     _bound()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to answer

@@ -110,7 +110,7 @@ class Decoder(Part):
         return self
 
     def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
-        return beside(latent, before, seen, basis=self.basis)
+        return beside(latent, before, seen=seen, basis=self.basis)
 
     def fit(self, labels: Labels, way: Way) -> Decoder:
         """Find the map that ``way`` gives for these labels."""
@@ -180,7 +180,7 @@ def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Te
     told = np.isfinite(misses).any()  # one label cannot be held out: then all count alike
     worth = (misses.min() / misses) ** (len(labels) / 16) if told else np.ones(len(misses))
     shares = dict(zip(errors, worth / worth.sum(), strict=True))
-    given, said = beside(labels.latent, labels.before, labels.seen, basis=basis), _said(labels.action, space)
+    given, said = beside(labels.latent, labels.before, seen=labels.seen, basis=basis), _said(labels.action, space)
     for ways in _families(errors):
         mean, unit = _scale(given, ways[0], latent=made.latent)
         bias, weights = _ridges((given - mean) * unit, said, ways)
@@ -226,7 +226,7 @@ def held_out(labels: Labels, ways: Sequence[Way], *, space: Space, basis: Tensor
     if len(groups.unique()) < FOLDS:
         groups = torch.arange(len(labels)) * FOLDS // len(labels)
     fold = torch.unique(groups, return_inverse=True)[1] % FOLDS
-    given, said = beside(labels.latent, labels.before, labels.seen, basis=basis), _said(labels.action, space)
+    given, said = beside(labels.latent, labels.before, seen=labels.seen, basis=basis), _said(labels.action, space)
     errors: dict[Way, list[Tensor]] = {way: [] for way in ways}
     for out in (fold == k for k in range(FOLDS)):
         if not out.any() or out.all():
@@ -244,7 +244,7 @@ def held_out(labels: Labels, ways: Sequence[Way], *, space: Space, basis: Tensor
     return {way: float(torch.cat(found).mean()) if found else float("inf") for way, found in errors.items()}
 
 
-def beside(latent: Tensor, before: Tensor, seen: Tensor, *, basis: Tensor) -> Tensor:
+def beside(latent: Tensor, before: Tensor, *, seen: Tensor, basis: Tensor) -> Tensor:
     """All that a decoder may be told of transitions, (N, 2 D + F), the latents along their principal directions."""
     return torch.cat([latent.float() @ basis, before.float() @ basis, seen.float()], 1)
 

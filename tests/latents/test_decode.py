@@ -100,7 +100,7 @@ def test_ridges_of_every_firmness_at_once_are_those_that_normal_equations_give()
     labels, _ = noisy(60, seed=1)
     labels = Labels(labels.latent, labels.latent.flip(0), labels.latent[:, :1] ** 2, labels.action, labels.stretch)
     ways = [Way("linear", looks=True, kept=1, firmness=f) for f in (0.3, 30.0)]
-    given = decode.beside(labels.latent, labels.before, labels.seen, basis=torch.eye(2))
+    given = decode.beside(labels.latent, labels.before, seen=labels.seen, basis=torch.eye(2))
     for way in ways:
         made = Decoder(space=Space("continuous", 2), latent=2, features=1).fit(labels, way)
         x = (given - given.mean(0)) * made.unit

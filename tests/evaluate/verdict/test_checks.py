@@ -21,9 +21,6 @@ from tacit.evaluate.verdict import Check, Pair, Verdict, checks, examine, furthe
 from tacit.evaluate.verdict.exam import Exam
 from tacit.evaluate.verdict.score import score
 from tacit.evaluate.verdict.verdict import verdict_of
-from tacit.latents.model import LatentActions
-from tacit.recipes.tacit import tacit as tacit_recipe
-from tacit.train import Plan
 
 GREY = 128 / 255
 SIDE = 16
@@ -221,19 +218,6 @@ def test_seeds_that_look_back_differently_far_are_asked_about_the_same_transitio
     farther.past = 1
     found = checks.stable(Exam(PAIRS["sound"], recorded(), siblings=(farther,), most=256))
     assert found.outcome == "pass" and found.value is not None and found.value.value > 0.99  # type: ignore[operator]
-
-
-def test_a_sibling_that_was_built_otherwise_is_no_other_seed() -> None:
-    def made(points: int, seed: int) -> LatentActions:
-        plan = Plan(steps=1, batch=8, seed=seed, device="cpu")
-        return tacit_recipe(recorded().unlabelled(), None, points=points, width=16, plan=plan)
-
-    def asked(points: int) -> Check:
-        return checks.stable(Exam(made(4, 0), recorded(seed=1), siblings=(made(points, 1),), most=256))
-
-    alike, other = asked(4), asked(3)
-    assert alike.outcome in ("pass", "fail") and not alike.note
-    assert other.outcome == "abstain" and other.value is not None and "built alike" in other.note
 
 
 def test_without_labels_what_wants_them_abstains() -> None:
