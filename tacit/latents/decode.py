@@ -209,6 +209,10 @@ def gather(model: LatentActions, data: Episodes) -> Labels:
         first = max(0, int(known[0]) - 1 - model.past)
         clip = model.glimpse(episode, slice(first, int(known[-1]) + 2))
         latents, features = model.infer(clip)[0].float().cpu(), model.features(clip)[0].float().cpu()
+        if not (latents.isfinite().all() and features.isfinite().all()):
+            raise ValueError(
+                "The model's latents or features are not finite, so nothing can be read from them: train it anew."
+            )
         at = torch.from_numpy(known - first)
         before = torch.where(at[:, None] + first > 0, latents[(at - 1).clamp(min=0)], 0.0)
         stretch = torch.from_numpy(np.concatenate([[0], np.cumsum(np.diff(known) > 1)])) + (

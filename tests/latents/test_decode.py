@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from tacit.clip import Space
+from tacit.data import toys
+from tacit.envs.dots import Board
 from tacit.latents import decode
 from tacit.latents.decode import Decoder, Labels, Way
+from tacit.recipes.tacit import tacit
+from tacit.train import Plan
 
 
 def noisy(count: int, *, seed: int) -> tuple[Labels, torch.Tensor]:
@@ -72,6 +76,16 @@ def test_a_wish_is_answered_by_a_straight_map_even_where_a_vote_tells_single_lat
         return float((made(wishes, torch.zeros_like(wishes), torch.zeros(2, 0)) - means).abs().max())
 
     assert short_of(wished) < 0.06 < short_of(single)
+
+
+def test_latents_that_are_no_numbers_are_said_to_be_so() -> None:
+    data = toys.dots(Board(size=16), episodes=4, length=6, seed=0).episodes
+    model = tacit(data.unlabelled(), None, points=2, width=8, plan=Plan(steps=1, batch=4, device="cpu"))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        decode.decoder(model, data.keep_labels(8))
 
 
 ONE = {
