@@ -2,11 +2,12 @@
 
     python bench/curves.py --out results/curves.json
 
-A point mass, MetaWorld's button, a BabyAI room and dm_control's cheetah: manipulation, a grid and locomotion, discrete
-and continuous. In each, half of the video is an expert's and half is play; every method has the same video, steps and
-labels, which are of the expert's transitions: ``tacit compare`` with the settings below. ``bc`` with every label of the
-expert's is what there is to reach; the score of an environment is its success, of cheetah its return, and 90 % of the
-way from chance to ``bc`` with all labels is what a method needs so many labels for, on the line between two budgets.
+A point mass, MetaWorld's button, a BabyAI room through the agent's eyes and dm_control's cheetah: manipulation, a grid
+and locomotion, discrete and continuous. In each, half of the video is an expert's and half is play; every method has
+the same video, steps and labels, which are of the expert's transitions: ``tacit compare`` with the settings below.
+``bc`` with every label of the expert's is what there is to reach; the score of an environment is its success, of
+cheetah its return, and 90 % of the way from chance to ``bc`` with all labels is what a method needs so many labels for,
+on the line between two budgets.
 Killed, it goes on where it was: finished cells lie in ``--home``, and finished seeds of an environment in the file of
 results, which is written after each.
 """
