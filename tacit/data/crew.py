@@ -82,9 +82,9 @@ class Crew:
 
     def start(self, workers: int) -> bool:
         """Start the processes; False, and a warning, where the task cannot be sent to one."""
-        context, lines = _context(self._task), []
-        self._ahead = 2 * workers
+        self._ahead, lines = 2 * workers, []
         with _environment(ONE), _unseen() if self._task.ours else contextlib.nullcontext():
+            context = _context(self._task)
             here = _Here(dict(os.environ))
             for _ in range(workers):
                 ours, theirs = context.Pipe()
@@ -161,11 +161,15 @@ def _context(task: Task) -> BaseContext:
     Where nothing of the caller's script is wanted they are forks of one that has imported torch and has no threads: it
     is imported once, not once in each of them and in those of every later crew.
     """
-    if not task.ours or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", __name__])
-    return context
+    if task.ours and "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", __name__])
+        with contextlib.suppress(OSError):  # it listens at a file: no room for one, or a path too long for a socket
+            forkserver.ensure_running()
+            return context
+    return multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,15 @@ def test_a_script_without_a_guard_records_by_name(way: str, tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
 
 
+def test_where_no_socket_can_be_each_process_begins_by_itself(tmp_path: Path) -> None:
+    far = tmp_path / ("far" * 40)  # a socket's path has room for about a hundred letters
+    far.mkdir()
+    (tmp_path / "script.py").write_text(SCRIPT.format(env="", name="'dots/plain'"))
+    command = [sys.executable, "-W", "error::UserWarning", str(tmp_path / "script.py"), str(tmp_path / "a")]
+    done = subprocess.run(command, env=HERE | {"TMPDIR": str(far)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+
+
 def test_a_script_that_must_be_run_again_is_told_to_guard_itself(tmp_path: Path) -> None:
     text = SCRIPT.format(env="from tacit.envs.dots import Dots\ndef opened(): return Dots()", name="opened")
     (tmp_path / "script.py").write_text(text)
