@@ -353,7 +353,7 @@ def main() -> int:
         for name, fields in lacking.items():
             print(f"{name} lacks {', '.join(sorted(fields))}.")
         return 1 if lacking else 0
-    os.environ["COLUMNS"] = "200"  # no option's name is broken over two lines
+    os.environ.update(surroundings())  # the help of commands is asked for in this process
     count, given = 0, asked.pages or pages()
     with ThreadPoolExecutor(WORKERS) as pool:  # a page a core; the blocks of one page build on one another
         for page, ran in zip(given, pool.map(lambda page: list(run(page)), given), strict=True):

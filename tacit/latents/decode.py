@@ -80,7 +80,7 @@ class Decoder(Part):
 
     def scores(self, latent: Tensor, before: Tensor, *, seen: Tensor) -> Tensor:
         """For each choice a score; for a vector its numbers."""
-        told = (self._told(latent, before, seen) - self.mean) * self.unit
+        told = (beside(latent, before, seen=seen, basis=self.basis) - self.mean) * self.unit
         if self.kind == "vote":
             near = torch.cdist(told, self.anchors).topk(min(NEIGHBOURS, len(self.anchors)), largest=False).indices
             return self.votes[near].mean(1)
@@ -109,12 +109,9 @@ class Decoder(Part):
         self.bias.copy_((self.bias - said.mean(0)) * gain + action.mean(0))
         return self
 
-    def _told(self, latent: Tensor, before: Tensor, seen: Tensor) -> Tensor:
-        return beside(latent, before, seen=seen, basis=self.basis)
-
     def fit(self, labels: Labels, way: Way) -> Decoder:
         """Find the map that ``way`` gives for these labels."""
-        given, said = self._told(labels.latent, labels.before, labels.seen), _said(labels.action, self.space)
+        given, said = _laid(labels, space=self.space, basis=self.basis)
         mean, unit = _scale(given, way, latent=self.latent)
         self.mean.copy_(mean)
         self.unit.copy_(unit)
@@ -180,7 +177,7 @@ def _committee(labels: Labels, errors: dict[Way, float], space: Space, basis: Te
     told = np.isfinite(misses).any()  # one label cannot be held out: then all count alike
     worth = (misses.min() / misses) ** (len(labels) / 16) if told else np.ones(len(misses))
     shares = dict(zip(errors, worth / worth.sum(), strict=True))
-    given, said = beside(labels.latent, labels.before, seen=labels.seen, basis=basis), _said(labels.action, space)
+    given, said = _laid(labels, space=space, basis=basis)
     for ways in _families(errors):
         mean, unit = _scale(given, ways[0], latent=made.latent)
         bias, weights = _ridges((given - mean) * unit, said, ways)
@@ -230,18 +227,19 @@ def held_out(labels: Labels, ways: Sequence[Way], *, space: Space, basis: Tensor
     if len(groups.unique()) < FOLDS:
         groups = torch.arange(len(labels)) * FOLDS // len(labels)
     fold = torch.unique(groups, return_inverse=True)[1] % FOLDS
-    given, said = beside(labels.latent, labels.before, seen=labels.seen, basis=basis), _said(labels.action, space)
+    given, said = _laid(labels, space=space, basis=basis)
+    ridges, others = _families(w for w in ways if w.kind == "linear"), [w for w in ways if w.kind != "linear"]
     errors: dict[Way, list[Tensor]] = {way: [] for way in ways}
     for out in (fold == k for k in range(FOLDS)):
         if not out.any() or out.all():
             continue
-        for family in _families(way for way in ways if way.kind == "linear"):
+        for family in ridges:
             mean, unit = _scale(given[~out], family[0], latent=len(basis))
             bias, weights = _ridges((given[~out] - mean) * unit, said[~out], family)
             missed = ((given[out] - mean) * unit) @ weights + bias - said[out]
             for way, error in zip(family, missed.square().mean(2), strict=True):
                 errors[way].append(error)
-        for way in (way for way in ways if way.kind != "linear"):
+        for way in others:
             made, held = _fitted(labels.rows(~out), way, space, basis), labels.rows(out)
             scores = made.scores(held.latent, held.before, seen=held.seen)
             errors[way].append((scores - said[out]).square().mean(1))
@@ -251,6 +249,11 @@ def held_out(labels: Labels, ways: Sequence[Way], *, space: Space, basis: Tensor
 def beside(latent: Tensor, before: Tensor, *, seen: Tensor, basis: Tensor) -> Tensor:
     """All that a decoder may be told of transitions, (N, 2 D + F), the latents along their principal directions."""
     return torch.cat([latent.float() @ basis, before.float() @ basis, seen.float()], 1)
+
+
+def _laid(labels: Labels, *, space: Space, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels as a fit wants them: what may be told of each, and what is to be said of it."""
+    return beside(labels.latent, labels.before, seen=labels.seen, basis=basis), _said(labels.action, space)
 
 
 def _families(ways: Iterable[Way]) -> list[list[Way]]:
