@@ -23,6 +23,7 @@ from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.policies.policy import Policy
 from tacit.rehearsal import few, peak, rehearse
+from tacit.spelled import given
 from tacit.train import Plan
 
 ENDS = ("random", "expert")  # who acts without having been trained: the ends of the scale
@@ -94,7 +95,7 @@ class Method:
             elif knob not in known:
                 raise here.Unknown.of(f"knob of {name}", knob, known=known)
             else:
-                found = here.model(value, kind=kinds[knob], inside=knob) if knob in kinds else value
+                found = given(value, kind=kinds[knob], inside=knob) if knob in kinds else value
                 knobs[knob] = _fitting(f"{name}.{knob}", found, hints[knob])
         plan: Plan = signature.parameters["plan"].default
         fields = get_type_hints(Plan)

@@ -41,6 +41,7 @@ Learns to act from recordings that carry no action labels.
 [bold]What is here[/]
   info       versions, device, threads and extras, to paste into a report
   recipes    the recipes and their knobs
+  parts      what recipes are made of, and how to spell it
 
 [bold]From video to a policy, with 64 labels[/] (pip install "tacit\\[control]")
   tacit collect control/point_mass out/video --frames 20000 --size 32 \\
@@ -137,7 +138,7 @@ def _done(words: list[str]) -> Told:
         return Told({"tacit": __version__}, f"tacit {__version__}")
     if first not in COMMANDS:
         raise Unknown.of("command", first, known=COMMANDS)
-    if first in ("data", "train", "compare", "demo"):
+    if first in ("data", "train", "compare", "demo", "parts"):
         return COMMANDS[first](words[1:])
     return read(COMMANDS[first], words[1:], name=first)
 
@@ -176,6 +177,14 @@ def _demo(words: list[str]) -> Told:
     return Told({key: value for key, value in told.items() if key != "figures"}, "")
 
 
+def _parts(words: list[str]) -> Told:
+    """Parts are of torch, which `tacit --help` does without."""
+    from tacit.spelled import parts
+
+    told: Told = read(parts, words, name="parts")
+    return told
+
+
 def read(asked: Callable[..., Any], words: Sequence[str], *, name: str, description: str | None = None) -> Any:
     """What ``asked`` returns when it is called with the options among ``words``."""
     import tyro
@@ -195,6 +204,7 @@ COMMANDS: dict[str, Callable[..., Told]] = {
     "compare": _compare,
     "info": info,
     "recipes": recipes,
+    "parts": _parts,
 }
 
 

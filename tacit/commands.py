@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -32,6 +32,8 @@ Model = Annotated[str, arg(metavar="MODEL")]
 Out = Annotated[Path, arg(metavar="OUT")]
 Count = Annotated[int | None, arg(metavar="INT")]
 Folder = Annotated[Path | None, arg(metavar="PATH")]
+Made = Annotated[str | None, arg(metavar="PART")]
+Parts = Annotated[tuple[str, ...], arg(metavar="PART ...")]
 Name = Annotated[str | None, arg(metavar="ENV")]
 
 
@@ -162,6 +164,8 @@ class Run:
 
 def trainer(name: str) -> tuple[type[Any], str, Callable[[Any], Told]]:
     """What a recipe asks for, what its help says, and what to do with the answers."""
+    from tacit.spelled import given
+
     recipe = here.recipe(name)
     card, kinds = here.cards()[name], here.parts(recipe)
     form = _form(recipe, card)
@@ -172,7 +176,7 @@ def trainer(name: str) -> tuple[type[Any], str, Callable[[Any], Told]]:
         knobs = {knob: getattr(asked, knob) for knob in mine}
         for knob in kinds:
             if knobs[knob] is not None:
-                knobs[knob] = here.model(knobs[knob], kind=kinds[knob], inside=knob)
+                knobs[knob] = given(knobs[knob], kind=kinds[knob], inside=knob)
         return _trained(name, partial(recipe, **knobs), asked)
 
     example = f"  tacit train {name}{inputs} --data out/dots --out out/{name} --dry-run"
@@ -180,7 +184,7 @@ def trainer(name: str) -> tuple[type[Any], str, Callable[[Any], Told]]:
 
 
 def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
-    """What `tacit train` asks for: ``Run``, and the recipe's own knobs, with folders in place of parts."""
+    """What `tacit train` asks for: ``Run``, and the recipe's own knobs, with folders and spellings in place of parts."""
     from tacit.train import Plan
 
     hints, kinds = get_type_hints(recipe), here.parts(recipe)
@@ -189,7 +193,8 @@ def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
         if knob in ("data", "out") or (knob != "plan" and Plan in get_args(hints[knob])):
             continue  # a second plan is for Python
         wanted, told = parameter.default is parameter.empty, card.words[knob] or None
-        kind: Any = hints[knob] if knob not in kinds else Positional[Path] if wanted else Folder
+        several = get_origin(hints[knob]) is tuple
+        kind: Any = hints[knob] if knob not in kinds else Positional[Path] if wanted else Parts if several else Made
         if knob != "plan":  # which has options of its own, and words for each
             kind = Annotated[kind, arg(help=told, metavar=knob.upper()) if wanted else arg(help=told)]
         fields.append((knob, kind) if wanted else (knob, kind, dataclasses.field(default=parameter.default)))
@@ -256,7 +261,15 @@ def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:
 
 
 def label(
-    model: Model, /, *, data: Path, out: Out, workers: int = 1, engine: Engine = "local", dry_run: bool = False
+    model: Model,
+    /,
+    *,
+    data: Path,
+    out: Out,
+    budget: Count = None,
+    workers: int = 1,
+    engine: Engine = "local",
+    dry_run: bool = False,
 ) -> Told:
     """Infer the latent action of every transition of a dataset, and write them as a dataset that carries them.
 
@@ -268,6 +281,7 @@ def label(
         model: the folder of a latent action model, as `tacit train` left it
         data: the dataset folder
         out: the folder to write
+        budget: how many slots are kept of a nested latent; 0: as few as the data's labels find enough
         workers: processes that infer, of one thread each; 1: this one, with all its threads
         engine: this machine's processes, or a Ray cluster's
         dry_run: infer one episode, tell what all of them would take, write nothing
@@ -276,10 +290,13 @@ def label(
     from tacit.data import open as opened
     from tacit.latents.model import LatentActions, infer
     from tacit.latents.model import label as labelled
+    from tacit.latents.shorten import shortened
     from tacit.rehearsal import few
 
     latents = here.model(model, kind=LatentActions, inside="latents")
     frame, episodes = here.frame(latents), opened(data)
+    if budget is not None:
+        latents = shortened(latents, cache(episodes, size=frame), budget)
     facts: dict[str, Any] = {"model": model, "out": out, "dry_run": dry_run, "dim": latents.dim, **counted(episodes)}
     if dry_run:
         some = few(episodes, frame=frame, frames=1)

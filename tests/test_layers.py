@@ -37,6 +37,7 @@ USES: dict[str, set[str]] = {
 }
 USES["watch"] = {"clip", "part", "spread", "state", "train"}
 USES["info"] = {*USES}
+USES["spelled"] = {"part", "info"}
 USES["rehearsal"] = {*USES}
 USES["demo"] = {*USES, "demo"}
 USES["cell"] = {*USES} - {"demo"}

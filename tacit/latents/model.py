@@ -60,6 +60,7 @@ class LatentActions(Part):
     share. Of ``views`` cameras, whose pictures lie side by side, one leads another's picture on in training, and in use
     the first its own: ``z`` says nothing that only one of them sees.
     ``label`` is a head that reads true actions from ``z`` where they are known; ``signals`` are further costs;
+    ``matched`` gives the labels the weight of their share of a batch, and the signals that of the rest (LAOF).
     ``language`` makes tokens of an episode's text for both models. ``of`` says what is looked at.
     """
 
@@ -84,6 +85,7 @@ class LatentActions(Part):
         jitter: float = 0.0,
         views: int = 1,
         weight: float = 1.0,
+        matched: bool = False,
     ) -> None:
         super().__init__()
         if along and reach > 1 or (shift or jitter) and of == "state":
@@ -102,14 +104,15 @@ class LatentActions(Part):
         self.signals = nn.ModuleList(signals)
         self.of, self.stack, self.reach, self.ahead, self.along = of, stack, reach, ahead, along
         self.past = past + stack - 1  # how many frames before the present one are needed, in either way
-        self.shift, self.cyclic, self.jitter, self.views, self.weight = shift, cyclic, jitter, views, weight
+        self.shift, self.cyclic, self.jitter, self.views = shift, cyclic, jitter, views
+        self.weight, self.matched = weight, matched
         self.dim: int = bottleneck.dim  # type: ignore[assignment]
         self.register_buffer("scale", torch.tensor(0.0))  # mean squared change between frames: the unit of the loss
 
     @property
     def length(self) -> int:
         """How many frames a training clip needs."""
-        return self.past + 1 + self.reach
+        return self.past + 1 + max([self.reach, *(signal.ahead for signal in self.signals)])  # type: ignore[arg-type]
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
         if clip.time < self.length:
@@ -129,13 +132,15 @@ class LatentActions(Part):
             self.scale.lerp_(average(still.detach()), 0.01 if self.scale > 0 else 1.0)
         cost = miss / self.scale.clamp(min=1e-6) + step.found.loss
         metrics = {"fvu": (miss / still.clamp(min=1e-6)).detach(), **step.found.metrics}
+        share = average(known.float().mean()) if self.matched and known is not None else 0.0
         if known is not None:
             actions = clip.actions.flatten(0, 1) if self.along else clip.actions[:, self.past]  # type: ignore[union-attr,index]
             taught = self.label.cost(step.found.z, actions, known=known)  # type: ignore[operator,union-attr]
-            cost, metrics["label"] = cost + self.weight * taught, taught.detach()
+            weight = self.weight * (share if self.matched else 1.0)
+            cost, metrics["label"] = cost + weight * taught, taught.detach()
         for signal in self.signals:
             extra = signal.cost(self, step)  # type: ignore[operator]
-            cost, metrics[type(signal).__name__.lower()] = cost + signal.weight * extra, extra.detach()  # type: ignore[operator]
+            cost, metrics[type(signal).__name__.lower()] = cost + (1 - share) * signal.weight * extra, extra.detach()  # type: ignore[operator]
         return cost, metrics
 
     def _pair(self, clip: Clip, known: Tensor | None) -> Step:

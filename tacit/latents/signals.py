@@ -24,6 +24,7 @@ class Signal(Part):
     """One further cost, told everything about a training step; it is added to the loss ``weight`` times."""
 
     weight: float
+    ahead: int = 1  # steps that a clip must lead on from the present for it
 
     def cost(self, model: LatentActions, step: Step) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not say what it costs; give it a method `cost`.")
@@ -55,6 +56,8 @@ class Reversal(Signal):
 
 class Composition(Signal):
     """Two latents in a row come to the latent of both steps: their sum, or what the bottleneck calls composing."""
+
+    ahead = 2
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight

@@ -9,6 +9,7 @@ import torch
 from tacit.data.episodes import Episodes
 from tacit.latents.decode import decoder
 from tacit.latents.model import LatentActions, carries, label
+from tacit.latents.shorten import shortened
 from tacit.part import Part
 from tacit.policies.cloning import Cloning, Following
 from tacit.train import Plan, fit
@@ -23,6 +24,7 @@ def follow(
     *,
     encoder: Part | None = None,
     past: int = 1,
+    budget: int | None = None,  # slots that are kept of a nested latent; 0: as few as labels held out find enough
     source: str = "",
     plan: Plan = Plan(steps=1000, rate=2e-3),
 ) -> Following:
@@ -38,6 +40,7 @@ def follow(
         (results/demo.json: normalised[method=lapo,labels=16].mean).
     """
     torch.manual_seed(plan.seed)
+    latents = latents if budget is None else shortened(latents, data, budget)
     eyes, size = encoder or latents.encoder, latents.dim
     if latents.of != "frames":
         raise ValueError("This latent action model looks at states; follow acts by pictures, so train one on pictures.")

@@ -30,8 +30,7 @@ def laom_labels(
 
     Paper: Nikulin et al. 2025, Latent Action Learning Requires Supervision in the Presence of Distractors
         (arXiv 2502.00379), with its 128 labelled clips beside 512 others in each batch.
-    Differs: what ``laom`` says, and: labelled clips are also predicted, over one step; the published weight of 0.01 is
-        beside an error in features, ours beside that error in units of copying, of which 0.1 is such a weight.
+    Differs: what ``laom`` says, and: labelled clips are also predicted, over one step.
     Published: normalised return 0.44 with 2.5 % of labels under distractors, 4.2 times LAPO's.
     Ours: not measured.
     """

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from tacit.data.episodes import Episodes
-from tacit.latents.forward import Painted
+from tacit.latents.forward import Onward, Painted
 from tacit.latents.inverse import Stacked
 from tacit.latents.model import LatentActions
-from tacit.part import Part
+from tacit.latents.signals import Signal
 from tacit.parts.books import VQ
+from tacit.parts.quantize import Bottleneck
 from tacit.train import Plan, fit
 
 TINY = {"codes": 8, "width": 1, "base": 8}
@@ -24,7 +25,9 @@ def lapo(
     codes: int = 64,
     width: int = 4,
     base: int = 24,
-    bottleneck: Part | None = None,
+    bottleneck: Bottleneck | None = None,
+    onward: Onward | None = None,
+    signals: tuple[Signal, ...] = (),
     plan: Plan = Plan(steps=50_000, batch=128, precision="bfloat16"),
 ) -> LatentActions:
     """Finds the action as the few codes that a U-Net must be told to paint the next frame.
@@ -40,9 +43,10 @@ def lapo(
     torch.manual_seed(plan.seed)
     short = bottleneck or VQ(codes=codes)
     latents = LatentActions(
-        inverse=Stacked(frame=data.spec.pictures, frames=3, dim=short.width, width=width),  # type: ignore[arg-type]
+        inverse=Stacked(frame=data.spec.pictures, frames=3, dim=short.width, width=width),
         bottleneck=short,
-        forward=Painted(frame=data.spec.pictures, frames=2, dim=short.dim, base=base),  # type: ignore[arg-type]
+        forward=onward or Painted(frame=data.spec.pictures, frames=2, dim=short.dim, base=base),
+        signals=signals,
         past=1,
     )
     return fit(latents, data.clips(latents.length), out, plan, about={"recipe": "lapo"})

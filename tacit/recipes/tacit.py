@@ -10,8 +10,9 @@ from tacit.data.episodes import Episodes
 from tacit.latents.forward import Moved
 from tacit.latents.inverse import Difference
 from tacit.latents.model import LatentActions
+from tacit.latents.signals import Signal
 from tacit.parts.keypoints import Keypoints
-from tacit.parts.quantize import Free
+from tacit.parts.quantize import Bottleneck, Free
 from tacit.train import Plan, fit
 
 TINY = {"points": 4, "width": 16, "reach": 3}
@@ -25,6 +26,8 @@ def tacit(
     width: int = 32,
     reach: int = 4,
     noise: float = 0.02,
+    bottleneck: Bottleneck | None = None,
+    signals: tuple[Signal, ...] = (),
     plan: Plan = Plan(rate=2e-3),
 ) -> LatentActions:
     """Says how far each of a few found places in the picture moves, and needs few labels to know which of them acts.
@@ -43,6 +46,7 @@ def tacit(
     inverse = Difference(features=encoder.dim)
     forward = Moved(frame=data.spec.pictures, points=points, width=width)
     latents = LatentActions(
-        encoder=encoder, inverse=inverse, bottleneck=Free(width=encoder.dim, noise=noise), forward=forward, reach=reach
-    )
+        encoder=encoder, inverse=inverse, bottleneck=bottleneck or Free(width=encoder.dim, noise=noise),
+        forward=forward, signals=signals, reach=reach,
+    )  # fmt: skip
     return fit(latents, data.clips(latents.length), out, plan, about={"recipe": "tacit"})
