@@ -30,14 +30,17 @@ class Signal(Part):
 
 
 class Null(Signal):
-    """Where nothing changed the latent is zero: its size there, in units of its size elsewhere."""
+    """Where nothing changed the latent says so: how far it is from that, in units of how far it is elsewhere.
+
+    What says so is the bottleneck's ``identity``: zero, and of rotations no turn, whose numbers are not zero.
+    """
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
     def cost(self, model: LatentActions, step: Step) -> Tensor:
-        now = step.now(model.raw(step.clip))
-        return _share(between(model, step, pairs=torch.stack([now, now], 1)), step.found.z)
+        now, nothing = step.now(model.raw(step.clip)), model.bottleneck.identity
+        return _share(between(model, step, pairs=torch.stack([now, now], 1)) - nothing, step.found.z - nothing)
 
 
 class Reversal(Signal):
@@ -49,8 +52,7 @@ class Reversal(Signal):
     def cost(self, model: LatentActions, step: Step) -> Tensor:
         pairs = step.at(model.raw(step.clip))
         forth, back = between(model, step, pairs=torch.cat([pairs, pairs.flip(1)])).chunk(2)
-        undo = getattr(model.bottleneck, "inverse", None)
-        return _share(back + forth if undo is None else back - undo(forth), forth)
+        return _share(back - model.bottleneck.inverse(forth), forth - model.bottleneck.identity)
 
 
 class Composition(Signal):
@@ -68,8 +70,7 @@ class Composition(Signal):
             )
         pairs = torch.cat([raw[:, [0, 1]], raw[:, [1, 2]], raw[:, [0, 2]]])
         one, two, both = between(model, step, pairs=pairs, each=1).chunk(3)
-        compose = getattr(model.bottleneck, "compose", torch.add)
-        return _share(compose(one, two) - both, both)
+        return _share(model.bottleneck.compose(one, two) - both, both - model.bottleneck.identity)
 
 
 class Arrow(Signal):

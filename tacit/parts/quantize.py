@@ -31,6 +31,7 @@ class Bottleneck(Part):
     dim: int
     codes: int = 0  # what a symbol may say; 0 where the latent is not told in symbols
     starts: tuple[int, ...] = ()  # for every symbol, where in the latent the numbers begin that it tells
+    unit: int = 1  # so many numbers in a row mean something only together
 
     def forward(self, x: Tensor) -> Bottled:  # type: ignore[override]
         if x.ndim != 2 or x.shape[1] != self.width:
@@ -44,6 +45,19 @@ class Bottleneck(Part):
     def bottle(self, x: Tensor) -> Bottled:
         """Squeeze (B, width) float32 numbers."""
         raise TypeError(f"{type(self).__name__} does not say how it squeezes; give it a method `bottle`.")
+
+    @property
+    def identity(self) -> Tensor:
+        """The latent (dim,) of nothing happening, or the one number that it is made of."""
+        return torch.zeros(())  # which goes with latents on any device
+
+    def compose(self, first: Tensor, then: Tensor) -> Tensor:
+        """The latent (..., dim) of doing ``first`` and ``then`` the other."""
+        return first + then
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """The latent (..., dim) that undoes ``z``."""
+        return -z
 
     def checked(self, codes: Tensor) -> Tensor:
         """The codes (B, symbols), refused if they are not so many."""
