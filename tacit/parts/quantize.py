@@ -90,21 +90,30 @@ class Free(Bottleneck):
 
 
 class Gaussian(Bottleneck):
-    """A noisy latent that pays for every nat it carries beyond ``floor`` a dimension; without noise once trained."""
+    """A noisy latent that pays for every nat it carries beyond ``floor`` a dimension; without noise once trained.
 
-    def __init__(self, dim: int, *, beta: float = 1e-3, floor: float = 0.0) -> None:
-        if beta < 0 or floor < 0:
-            raise ValueError(f"beta is {beta} and floor is {floor}; neither may be negative.")
-        self.width, self.dim, self.beta, self.floor = 2 * dim, dim, beta, floor
+    ``beta`` is the same from first step to last. Where it is too low to matter a latent rids itself of its noise, and
+    is narrow no more: no deviation sinks under ``sigma``, whatever ``beta`` is.
+    """
+
+    def __init__(self, dim: int, *, beta: float = 1e-3, floor: float = 0.0, sigma: float = math.exp(-6)) -> None:
+        if dim < 1 or not (0 <= beta < math.inf and 0 <= floor < math.inf and 0 < sigma <= 1):
+            raise ValueError(
+                f"Gaussian was given {dim=}, {beta=}, {floor=}, {sigma=}; it wants 1 or more numbers, "
+                "a beta and a floor of 0 or more, and a sigma above 0 and up to 1."
+            )
+        self.width, self.dim, self.beta, self.floor, self.sigma = 2 * dim, dim, beta, floor, sigma
 
     def bottle(self, x: Tensor) -> Bottled:
         mean, spread_log = x.chunk(2, 1)
-        variance_log = spread_log.clamp(-12, 8)
+        variance_log = spread_log.clamp(2 * math.log(self.sigma), 8)
+        sigma = (variance_log / 2).exp()
         nats = 0.5 * (mean.square() + variance_log.exp() - 1 - variance_log)
         cost = self.whole(nats.mean(0))  # a dimension
-        z = mean + (variance_log / 2).exp() * torch.randn_like(mean) if self.training else mean
+        z = mean + sigma * torch.randn_like(mean) if self.training else mean
         told = cost.detach()
         metrics = {"spread": lively(mean)["spread"], "nats": told.sum(), "alive": (told > 0.05).float().mean()}
+        metrics["sigma"] = sigma.detach().mean()  # 1 everywhere: it says nothing; nought: it is not narrow
         return Bottled(z, self.beta * cost.clamp(min=self.floor).sum(), metrics)
 
 

@@ -215,6 +215,14 @@ def test_below_the_floor_a_dimension_costs_the_floor_and_has_no_pull() -> None:
     assert x.grad is not None and x.grad[0].tolist() == pytest.approx([0, 2, 0, 0])
 
 
+def test_noise_does_not_sink_under_its_floor_and_is_told() -> None:
+    mean, log = torch.full((20_000, 2), 2.0), torch.tensor([[-50.0, math.log(0.25)]]).expand(20_000, 2)
+    for sigma, least in (({}, math.exp(-6)), ({"sigma": 0.1}, 0.1)):
+        found = Gaussian(2, beta=0.0, **sigma)(torch.cat([mean, log], 1))
+        assert found.z.std(0).tolist() == pytest.approx([least, 0.5], rel=0.03)
+        assert float(found.metrics["sigma"]) == pytest.approx((least + 0.5) / 2)
+
+
 def test_noise_belongs_to_training() -> None:
     part = Gaussian(3)
     x = torch.cat([torch.full((20_000, 3), 2.0), torch.full((20_000, 3), math.log(0.25))], 1)
