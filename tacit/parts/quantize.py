@@ -34,10 +34,10 @@ class Bottleneck(Part):
     unit: int = 1  # so many numbers in a row mean something only together
 
     def forward(self, x: Tensor) -> Bottled:  # type: ignore[override]
-        if x.ndim != 2 or x.shape[1] != self.width:
+        if x.ndim != 2 or x.shape[1] != self.width or not len(x):
             raise ValueError(
                 f"{type(self).__name__} was given {tuple(x.shape)} and wants (B, {self.width}); "
-                f"let the layer before it put out {self.width} numbers."
+                f"let the layer before it put out {self.width} numbers, and no batch be empty."
             )
         with torch.autocast(x.device.type, enabled=False):
             return self.bottle(x.float())
@@ -82,6 +82,8 @@ class Free(Bottleneck):
     """No bottleneck but the width, and in training a little noise, so that no meaning hides in the last digits."""
 
     def __init__(self, width: int, *, noise: float = 0.0) -> None:
+        if width < 1 or not 0 <= noise < math.inf:
+            raise ValueError(f"Free was given {width=}, {noise=}; it wants 1 or more numbers, and 0 or more noise.")
         self.width, self.dim, self.noise = width, width, noise
 
     def bottle(self, x: Tensor) -> Bottled:
@@ -134,8 +136,11 @@ class Sparse(Bottleneck):
         covariance: float = 0.001,
         mean: float = 0.1,
     ) -> None:
-        if min(sparsity, variance, covariance, mean) < 0:
-            raise ValueError(f"No weight may be negative; given {sparsity=}, {variance=}, {covariance=}, {mean=}.")
+        if width < 1 or not all(0 <= weight < math.inf for weight in (sparsity, variance, covariance, mean)):
+            raise ValueError(
+                f"Sparse was given {width=}, {sparsity=}, {variance=}, {covariance=}, {mean=}; "
+                "it wants 1 or more numbers, and weights of 0 or more."
+            )
         self.width = self.dim = width
         self.sparsity, self.variance, self.covariance, self.mean = sparsity, variance, covariance, mean
 
@@ -158,10 +163,11 @@ class FSQ(Bottleneck):
     places: Tensor
 
     def __init__(self, levels: Sequence[int], *, groups: int = 1) -> None:
-        if not levels or min(levels) < 2 or groups < 1:
+        proper = isinstance(levels, Sequence) and all(isinstance(level, int) and level > 1 for level in levels)
+        if not proper or not levels or groups < 1:
             raise ValueError(
-                f"FSQ was given levels {tuple(levels)} in {groups} groups; "
-                "it wants at least one of each, and no level below 2."
+                f"FSQ was given {levels=}, {groups=}; it wants for each number of a group how many levels it has, "
+                "whole and 2 or more, such as (5, 3), and 1 or more groups."
             )
         if math.prod(levels) > 2**20:
             raise ValueError(
@@ -218,9 +224,11 @@ class LFQ(Bottleneck):
         sharpness: float = 1.0,
         commitment: float = 0.25,
     ) -> None:
-        if not 1 <= bits <= 20 or groups < 1:
+        weighed = all(0 <= weight < math.inf for weight in (entropy, diversity, commitment))
+        if not 1 <= bits <= 20 or groups < 1 or not weighed or not 0 < sharpness < math.inf:
             raise ValueError(
-                f"LFQ was given {bits=} in {groups=}; it wants 1 to 20 bits in each of one or more groups."
+                f"LFQ was given {bits=}, {groups=}, {entropy=}, {diversity=}, {sharpness=}, {commitment=}; it wants "
+                "1 to 20 bits in each of one or more groups, a sharpness above 0, and weights of 0 or more."
             )
         self.bits, self.groups, self.codes = bits, groups, 2**bits
         self.entropy, self.diversity, self.sharpness, self.commitment = entropy, diversity, sharpness, commitment
