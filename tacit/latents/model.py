@@ -86,6 +86,11 @@ class LatentActions(Part):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if of not in ("frames", "state") or min(past, reach - 1, shift) < 0 or not (0 <= jitter <= 1 and weight >= 0):
+            raise ValueError(
+                f"Given {of=}, {past=}, {reach=}, {shift=}, {jitter=}, {weight=}; wanted of='frames' or 'state', a "
+                "reach from 1, a jitter up to 1, nothing below 0. Clips of N frames have a past of up to N - 2."
+            )
         if along and reach > 1 or (shift or jitter) and of == "state":
             raise ValueError(
                 f"Given {along=}, {reach=}, {shift=}, {jitter=}, {of=}; along has a reach of 1, and states have "
@@ -228,6 +233,8 @@ class LatentActions(Part):
         return self.onward(*seen, latents.flatten(0, 1), **told).float().unflatten(0, latents.shape[:2])
 
     def _counted(self, clip: Clip, count: int) -> int:
+        if clip.time < 2:
+            raise ValueError(f"Given a clip of {clip.time} frames; a latent lies between two: wanted 2 or more.")
         if count != clip.time - 1 and not (self.alone and 0 < count < clip.time):
             many = f"1 to {clip.time - 1}" if self.alone else f"{clip.time - 1}"
             raise ValueError(f"Given {count} latents in a clip of {clip.time} frames; wanted {many}.")
@@ -253,6 +260,11 @@ class LatentActions(Part):
         found = clip.state if self.of == "state" else clip.frames
         if found is None:
             raise ValueError(f"This model looks at {self.of}, and the clip has none; record or bring data that has.")
+        if found.shape[-1] % self.views:
+            raise ValueError(
+                f"This model sees {self.views} views side by side, and the pictures are {found.shape[-1]} wide; "
+                f"wanted a multiple of {self.views}."
+            )
         return found
 
     def glimpse(self, episode: Episode, rows: slice | list[int]) -> Clip:
