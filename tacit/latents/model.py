@@ -18,6 +18,7 @@ from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
 from tacit.data.scale import Engine
 from tacit.latents.keep import Work, kept, shown
+from tacit.latents.signals import names
 from tacit.part import Part, printed
 from tacit.parts.quantize import Bottled
 from tacit.spread import average
@@ -104,7 +105,7 @@ class LatentActions(Part):
             )
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
-        self.signals = nn.ModuleList(signals)
+        self.signals, self.names = nn.ModuleList(signals), names(signals)
         self.of, self.stack, self.reach, self.ahead, self.along = of, stack, reach, ahead, along
         self.past = past + stack - 1  # how many frames before the present one are needed, in either way
         self.shift, self.cyclic, self.jitter, self.views, self.weight = shift, cyclic, jitter, views, weight
@@ -138,9 +139,9 @@ class LatentActions(Part):
             actions = clip.actions.flatten(0, 1) if self.along else clip.actions[:, self.past]  # type: ignore[union-attr,index]
             taught = self.label.cost(step.found.z, actions, known=known)  # type: ignore[operator,union-attr]
             cost, metrics["label"] = cost + self.weight * taught, taught.detach()
-        for signal in self.signals:
+        for name, signal in zip(self.names, self.signals, strict=True):
             extra = signal.cost(self, step)  # type: ignore[operator]
-            cost, metrics[type(signal).__name__.lower()] = cost + signal.weight * extra, extra.detach()  # type: ignore[operator]
+            cost, metrics[name] = cost + signal.weight * extra, extra.detach()  # type: ignore[operator]
         return cost, metrics
 
     def _pair(self, clip: Clip, known: Tensor | None) -> Step:

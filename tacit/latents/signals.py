@@ -66,7 +66,11 @@ class Composition(Signal):
         if raw.shape[1] < 3:
             raise ValueError(
                 f"Composition compares two steps with both, and clips of {step.clip.time} frames hold one; "
-                "build the model with a reach of 2 or more."
+                + (
+                    f"draw data.clips({model.past + 3})."
+                    if model.along
+                    else "build the model with a reach of 2 or more."
+                )
             )
         pairs = torch.cat([raw[:, [0, 1]], raw[:, [1, 2]], raw[:, [0, 2]]])
         one, two, both = between(model, step, pairs=pairs, each=1).chunk(3)
@@ -177,6 +181,13 @@ class Flowing(Signal):
         now = step.now(step.features).flatten(1)
         said = self.net(torch.cat([now, step.found.z.type_as(now)], -1)).float()
         return F.mse_loss(said, coarse) / coarse.square().mean().clamp(min=1e-6)
+
+
+def names(signals: Sequence[Part]) -> list[str]:
+    """What the metric of each is called: as its class is, and of one class the second ``.2``, the third ``.3``."""
+    classes = [type(signal).__name__.lower() for signal in signals]
+    counts = [classes[: place + 1].count(name) for place, name in enumerate(classes)]
+    return [name if count == 1 else f"{name}.{count}" for name, count in zip(classes, counts, strict=True)]
 
 
 def between(model: LatentActions, step: Step, *, pairs: Tensor, each: int = 0) -> Tensor:

@@ -16,6 +16,7 @@ from tacit.latents.forward import Change, Painted
 from tacit.latents.hindsight import Reader, Window
 from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions
+from tacit.latents.signals import Composition, Signal
 from tacit.part import Part
 from tacit.parts.conv import Strided
 from tacit.parts.mlp import Flat, Layers
@@ -119,7 +120,14 @@ def test_knobs_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> None
 SLIGHT: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2}
 
 
-def window(*, of: Any = "frames", past: int = 2, reach: int | None = None, label: Part | None = None) -> LatentActions:
+def window(
+    *,
+    of: Any = "frames",
+    past: int = 2,
+    reach: int | None = None,
+    label: Part | None = None,
+    signals: tuple[Signal, ...] = (),
+) -> LatentActions:
     """A model that learns from every transition of a clip."""
     torch.manual_seed(0)
     eyes: Any = (
@@ -128,7 +136,7 @@ def window(*, of: Any = "frames", past: int = 2, reach: int | None = None, label
     size: dict[str, Any] = {"features": 8, "dim": 2, "reach": reach, **SLIGHT}
     return LatentActions(
         encoder=eyes, inverse=Window(**size), bottleneck=Free(2), forward=Rolled(encoder=eyes, memory=0.9, **size),
-        along=True, past=past, of=of, label=label,
+        along=True, past=past, of=of, label=label, signals=signals,
     )  # fmt: skip
 
 
@@ -194,6 +202,13 @@ def test_a_clip_of_one_frame_has_no_latent(kind: str) -> None:
     for ask in (model.infer, model.latest, lambda clip: model.predict(clip, torch.zeros(len(clip), 0, 2))):
         with pytest.raises(ValueError, match="clip of 1 frame.*wanted 2 or more"):
             ask(clip)
+
+
+def test_two_steps_of_a_window_are_compared_where_its_clips_hold_two() -> None:
+    model = window(signals=(Composition(),))
+    with pytest.raises(ValueError, match=r"frames hold one; draw data.clips\(5\)"):
+        model.loss(clips(frames=4)["frames"])
+    assert model.loss(clips(frames=5)["frames"])[1]["composition"] > 0
 
 
 class Looking(Part):

@@ -181,6 +181,15 @@ def test_the_null_of_a_turn_can_be_learnt() -> None:
     assert float(said.detach().abs().max()) < 0.05
 
 
+def test_each_of_two_signals_of_a_class_has_a_metric_of_its_own() -> None:
+    made = feeling(Body(state=8, dim=WIDTH, width=8), Null(0.5), Body(state=8, dim=WIDTH, width=32))
+    costs = iter((1.0, 2.0, 4.0))
+    for signal in made.signals:
+        signal.cost = lambda model, step, cost=next(costs): torch.tensor(cost)  # type: ignore[method-assign,assignment]
+    metrics = made.loss(Clip(state=torch.randn(4, 3, 8)))[1]
+    assert [float(metrics[name]) for name in ("body", "null", "body.2")] == [1, 2, 4]
+
+
 def test_covariance_is_that_of_numpy() -> None:
     rows = torch.randn(40, 3)
     made, given = moved(rows[:, :2], pairs=torch.randn(40, 2, 2))
