@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,33 +18,11 @@ from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
 from tacit.data.scale import Engine
 from tacit.latents.keep import Work, kept, shown
+from tacit.latents.step import Step
+from tacit.latents.signals import names
 from tacit.part import Part, printed
 from tacit.parts.quantize import Bottled
 from tacit.spread import average
-
-
-class Step(NamedTuple):
-    """What one loss was made of, a row a transition: what the extra signals of a model are told."""
-
-    clip: Clip  # as it was drawn, with all its frames
-    ends: Tensor  # (N, 2) int64: the frames of its clip that each transition leads from and to
-    found: Bottled  # (N, ...)
-    features: Tensor  # (B, T', ...) as the forward model has them, of the frames that were looked at
-    guess: Tensor
-    wanted: Tensor
-    present: Tensor  # what saying "nothing happens" would have said
-    pair: Tensor | None = None  # (N, 2, ...): both ends of each transition as the forward model has them
-
-    def now(self, x: Tensor) -> Tensor:
-        """What ``x`` (B, T, ...) holds where each transition begins: (N, ...)."""
-        return x[self._rows(x), self.ends[:, 0]]
-
-    def at(self, x: Tensor) -> Tensor:
-        """What ``x`` (B, T, ...) holds at both ends of each transition: (N, 2, ...)."""
-        return x[self._rows(x)[:, None], self.ends]
-
-    def _rows(self, x: Tensor) -> Tensor:
-        return torch.arange(len(x), device=x.device).repeat_interleave(len(self.ends) // len(x))
 
 
 class LatentActions(Part):
@@ -88,6 +66,11 @@ class LatentActions(Part):
         matched: bool = False,
     ) -> None:
         super().__init__()
+        if of not in ("frames", "state") or min(past, reach - 1, shift) < 0 or not (0 <= jitter <= 1 and weight >= 0):
+            raise ValueError(
+                f"Given {of=}, {past=}, {reach=}, {shift=}, {jitter=}, {weight=}; wanted of='frames' or 'state', a "
+                "reach from 1, a jitter up to 1, nothing below 0. Clips of N frames have a past of up to N - 2."
+            )
         if along and reach > 1 or (shift or jitter) and of == "state":
             raise ValueError(
                 f"Given {along=}, {reach=}, {shift=}, {jitter=}, {of=}; along has a reach of 1, and states have "
@@ -101,7 +84,7 @@ class LatentActions(Part):
             )
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
-        self.signals = nn.ModuleList(signals)
+        self.signals, self.names = nn.ModuleList(signals), names(signals)
         self.of, self.stack, self.reach, self.ahead, self.along = of, stack, reach, ahead, along
         self.past = past + stack - 1  # how many frames before the present one are needed, in either way
         self.shift, self.cyclic, self.jitter, self.views = shift, cyclic, jitter, views
@@ -138,9 +121,9 @@ class LatentActions(Part):
             taught = self.label.cost(step.found.z, actions, known=known)  # type: ignore[operator,union-attr]
             weight = self.weight * (share if self.matched else 1.0)
             cost, metrics["label"] = cost + weight * taught, taught.detach()
-        for signal in self.signals:
+        for name, signal in zip(self.names, self.signals, strict=True):
             extra = signal.cost(self, step)  # type: ignore[operator]
-            cost, metrics[type(signal).__name__.lower()] = cost + (1 - share) * signal.weight * extra, extra.detach()  # type: ignore[operator]
+            cost, metrics[name] = cost + (1 - share) * signal.weight * extra, extra.detach()  # type: ignore[operator]
         return cost, metrics
 
     def _pair(self, clip: Clip, known: Tensor | None) -> Step:
@@ -233,6 +216,8 @@ class LatentActions(Part):
         return self.onward(*seen, latents.flatten(0, 1), **told).float().unflatten(0, latents.shape[:2])
 
     def _counted(self, clip: Clip, count: int) -> int:
+        if clip.time < 2:
+            raise ValueError(f"Given a clip of {clip.time} frames; a latent lies between two: wanted 2 or more.")
         if count != clip.time - 1 and not (self.alone and 0 < count < clip.time):
             many = f"1 to {clip.time - 1}" if self.alone else f"{clip.time - 1}"
             raise ValueError(f"Given {count} latents in a clip of {clip.time} frames; wanted {many}.")
@@ -258,6 +243,11 @@ class LatentActions(Part):
         found = clip.state if self.of == "state" else clip.frames
         if found is None:
             raise ValueError(f"This model looks at {self.of}, and the clip has none; record or bring data that has.")
+        if found.shape[-1] % self.views:
+            raise ValueError(
+                f"This model sees {self.views} views side by side, and the pictures are {found.shape[-1]} wide; "
+                f"wanted a multiple of {self.views}."
+            )
         return found
 
     def glimpse(self, episode: Episode, rows: slice | list[int]) -> Clip:

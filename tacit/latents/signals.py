@@ -17,7 +17,8 @@ from tacit.parts.flow import flow, warp
 from tacit.parts.mlp import Layers
 
 if TYPE_CHECKING:
-    from tacit.latents.model import LatentActions, Step
+    from tacit.latents.model import LatentActions
+    from tacit.latents.step import Step
 
 
 class Signal(Part):
@@ -31,14 +32,17 @@ class Signal(Part):
 
 
 class Null(Signal):
-    """Where nothing changed the latent is zero: its size there, in units of its size elsewhere."""
+    """Where nothing changed the latent says so: how far it is from that, in units of how far it is elsewhere.
+
+    What says so is the bottleneck's ``identity``: zero, and of rotations no turn, whose numbers are not zero.
+    """
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
     def cost(self, model: LatentActions, step: Step) -> Tensor:
-        now = step.now(model.raw(step.clip))
-        return _share(between(model, step, pairs=torch.stack([now, now], 1)), step.found.z)
+        now, nothing = step.now(model.raw(step.clip)), model.bottleneck.identity
+        return _share(between(model, step, pairs=torch.stack([now, now], 1)) - nothing, step.found.z - nothing)
 
 
 class Reversal(Signal):
@@ -50,8 +54,7 @@ class Reversal(Signal):
     def cost(self, model: LatentActions, step: Step) -> Tensor:
         pairs = step.at(model.raw(step.clip))
         forth, back = between(model, step, pairs=torch.cat([pairs, pairs.flip(1)])).chunk(2)
-        undo = getattr(model.bottleneck, "inverse", None)
-        return _share(back + forth if undo is None else back - undo(forth), forth)
+        return _share(back - model.bottleneck.inverse(forth), forth - model.bottleneck.identity)
 
 
 class Composition(Signal):
@@ -64,15 +67,9 @@ class Composition(Signal):
 
     def cost(self, model: LatentActions, step: Step) -> Tensor:
         raw = model.raw(step.clip)[:, model.past :]
-        if raw.shape[1] < 3:
-            raise ValueError(
-                f"Composition compares two steps with both, and clips of {step.clip.time} frames hold one; "
-                "build the model with a reach of 2 or more."
-            )
         pairs = torch.cat([raw[:, [0, 1]], raw[:, [1, 2]], raw[:, [0, 2]]])
         one, two, both = between(model, step, pairs=pairs, each=1).chunk(3)
-        compose = getattr(model.bottleneck, "compose", torch.add)
-        return _share(compose(one, two) - both, both)
+        return _share(model.bottleneck.compose(one, two) - both, both - model.bottleneck.identity)
 
 
 class Arrow(Signal):
@@ -179,6 +176,13 @@ class Flowing(Signal):
         now = step.now(step.features).flatten(1)
         said = self.net(torch.cat([now, step.found.z.type_as(now)], -1)).float()
         return F.mse_loss(said, coarse) / coarse.square().mean().clamp(min=1e-6)
+
+
+def names(signals: Sequence[Part]) -> list[str]:
+    """What the metric of each is called: as its class is, and of one class the second ``.2``, the third ``.3``."""
+    classes = [type(signal).__name__.lower() for signal in signals]
+    counts = [classes[: place + 1].count(name) for place, name in enumerate(classes)]
+    return [name if count == 1 else f"{name}.{count}" for name, count in zip(classes, counts, strict=True)]
 
 
 def between(model: LatentActions, step: Step, *, pairs: Tensor, each: int = 0) -> Tensor:

@@ -24,6 +24,7 @@ class Beside(Bottleneck):
         self.old, self.new, self.alone = copy.deepcopy(old).requires_grad_(False).eval(), new, alone
         self.width, self.dim = old.width + new.width, new.dim
         self.codes, self.starts, self.groups = new.codes, new.starts, getattr(new, "groups", 1)
+        self.unit = new.unit
         self.blank = nn.Parameter(torch.zeros(old.dim))
 
     def bottle(self, x: Tensor) -> Bottled:
@@ -35,6 +36,19 @@ class Beside(Bottleneck):
             z, beside = torch.where(lost, z.detach(), z), torch.where(lost, self.blank, beside)
         metrics = new.metrics | {f"old.{name}": value for name, value in old.metrics.items()}
         return Bottled(z, new.loss, metrics, new.codes, beside)
+
+    @property
+    def identity(self) -> Tensor:
+        nothing: Tensor = self.new.identity
+        return nothing
+
+    def compose(self, first: Tensor, then: Tensor) -> Tensor:
+        both: Tensor = self.new.compose(first, then)
+        return both
+
+    def inverse(self, z: Tensor) -> Tensor:
+        back: Tensor = self.new.inverse(z)
+        return back
 
     def embed(self, codes: Tensor) -> Tensor:
         """The latent that the new one's codes stand for."""

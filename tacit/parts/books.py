@@ -41,10 +41,11 @@ class Books(Bottleneck):
         every: int,
         memory: int,
     ) -> None:
-        if min(groups, tokens, dim, patience, every) < 1 or codes < 2 or commitment < 0:
+        if min(groups, tokens, dim, patience, every) < 1 or codes < 2 or memory < 0 or not 0 <= commitment < torch.inf:
             raise ValueError(
-                f"{type(self).__name__} needs at least 2 codes and one of all else, and no weight below nought; "
-                f"it was given {groups=}, {tokens=}, {dim=}, {codes=}, {patience=}, {every=}, {commitment=}."
+                f"{type(self).__name__} needs at least 2 codes and one of all else, no memory and no weight below "
+                f"nought; it was given {groups=}, {tokens=}, {dim=}, {codes=}, {patience=}, {every=}, {memory=}, "
+                f"{commitment=}."
             )
         if cosine and dim < 2:
             raise ValueError(
@@ -293,10 +294,10 @@ class Residual(Bottleneck):
     """Discrete latents told in ``stages``, as in ViPRA: each is a book like ``book`` on what the earlier left over."""
 
     def __init__(self, book: Books, *, stages: int = 2) -> None:
-        if stages < 1 or book.cosine:
+        if not isinstance(book, Books) or book.cosine or stages < 1:
             raise ValueError(
-                f"Residual was given stages={stages} of books with cosine={book.cosine}; it wants one or more, "
-                "and what is left over lies on no sphere."
+                f"Residual was given {stages=} of {type(book).__name__} with cosine={getattr(book, 'cosine', None)}; "
+                "it wants one or more of a VQ, Learnt or NSVQ, and what is left over lies on no sphere."
             )
         self.stages = nn.ModuleList([book, *(copy.deepcopy(book) for _ in range(stages - 1))])
         self.width, self.dim, self.codes = book.width, book.dim, book.codes

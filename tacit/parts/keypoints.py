@@ -18,6 +18,8 @@ class Keypoints(Part):
 
     def __init__(self, *, frame: tuple[int, int], points: int = 8, width: int = 32, sharpness: float = 0.0) -> None:
         super().__init__()
+        if points < 1 or width < 1:
+            raise ValueError(f"Keypoints was given {points=}, {width=}; it wants 1 or more of each.")
         (height, across), stride = frame, cell(frame)
         self.points, self.dim = points, 2 * points
         self.maps = nn.Sequential(

@@ -21,7 +21,8 @@ class Nested(Bottleneck):
     ``powers`` of two; one learned vector stands for what is left out. Over the first ``settle`` steps the odds of
     keeping all come to ``SETTLED``: an order is found early, and what is dropped later bends the first slots, which
     would each rather say all there is to say. Trained, ``budget`` slots are kept, all of them where it is None; it may
-    be set at any time. A code left out is the number past the last.
+    be set at any time. A code left out is the number past the last. Latents compose slot by slot, and what the
+    budget leaves out stays left out.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class Nested(Bottleneck):
             )
         self.piece = bottleneck.dim // slots
         starts = sorted({*bottleneck.starts, bottleneck.dim})
-        if any(a // self.piece != (b - 1) // self.piece for a, b in pairwise(starts)):
+        cut = any(a // self.piece != (b - 1) // self.piece for a, b in pairwise(starts))
+        if cut or self.piece % bottleneck.unit:
             raise ValueError(
-                f"A symbol of {type(bottleneck).__name__} tells more than one of {slots} slots; give it {slots} groups "
-                "or tokens (or a multiple), or Nested fewer slots."
+                f"A symbol or a rotation of {type(bottleneck).__name__} tells more than one of {slots} slots; give it "
+                f"{slots} groups, tokens or rotations (or a multiple), or Nested fewer slots."
             )
         self.bottleneck, self.slots, self.draw, self.odds = bottleneck, slots, draw, whole
         self.settle = settle
@@ -88,6 +90,16 @@ class Nested(Bottleneck):
         metrics = {**found.metrics, "slots": lengths.float().mean()}
         return Bottled(self._filled(found.z, kept), found.loss, metrics, codes)
 
+    @property
+    def identity(self) -> Tensor:
+        return self._budgeted(self.bottleneck.identity.to(self.null.device).expand(self.dim))
+
+    def compose(self, first: Tensor, then: Tensor) -> Tensor:
+        return self._budgeted(self.bottleneck.compose(first, then))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return self._budgeted(self.bottleneck.inverse(z))
+
     def embed(self, codes: Tensor) -> Tensor:
         """The latent (B, dim) that the codes stand for, those left out among them."""
         there = self.checked(codes) < self.bottleneck.codes
@@ -112,7 +124,11 @@ class Nested(Bottleneck):
         return self.odds + (SETTLED - self.odds) * (self.clock / self.settle).clamp(max=1)
 
     def _filled(self, z: Tensor, kept: Tensor) -> Tensor:
-        return torch.where(kept.unsqueeze(-1), z.unflatten(1, (self.slots, self.piece)), self.null).flatten(1)
+        return torch.where(kept.unsqueeze(-1), z.unflatten(-1, (self.slots, self.piece)), self.null).flatten(-2)
+
+    def _budgeted(self, z: Tensor) -> Tensor:
+        """``z`` (..., dim) with nothing said in the slots that no latent in use has."""
+        return self._filled(z, torch.arange(self.slots, device=z.device) < (self.budget or self.slots))
 
 
 def shortest(scores: Mapping[int, float], *, within: float = 0.02) -> int:

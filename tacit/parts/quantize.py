@@ -31,12 +31,13 @@ class Bottleneck(Part):
     dim: int
     codes: int = 0  # what a symbol may say; 0 where the latent is not told in symbols
     starts: tuple[int, ...] = ()  # for every symbol, where in the latent the numbers begin that it tells
+    unit: int = 1  # so many numbers in a row mean something only together
 
     def forward(self, x: Tensor) -> Bottled:  # type: ignore[override]
-        if x.ndim != 2 or x.shape[1] != self.width:
+        if x.ndim != 2 or x.shape[1] != self.width or not len(x):
             raise ValueError(
                 f"{type(self).__name__} was given {tuple(x.shape)} and wants (B, {self.width}); "
-                f"let the layer before it put out {self.width} numbers."
+                f"let the layer before it put out {self.width} numbers, and no batch be empty."
             )
         with torch.autocast(x.device.type, enabled=False):
             return self.bottle(x.float())
@@ -44,6 +45,19 @@ class Bottleneck(Part):
     def bottle(self, x: Tensor) -> Bottled:
         """Squeeze (B, width) float32 numbers."""
         raise TypeError(f"{type(self).__name__} does not say how it squeezes; give it a method `bottle`.")
+
+    @property
+    def identity(self) -> Tensor:
+        """The latent (dim,) of nothing happening, or the one number that it is made of."""
+        return torch.zeros(())  # which goes with latents on any device
+
+    def compose(self, first: Tensor, then: Tensor) -> Tensor:
+        """The latent (..., dim) of doing ``first`` and ``then`` the other."""
+        return first + then
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """The latent (..., dim) that undoes ``z``."""
+        return -z
 
     def checked(self, codes: Tensor) -> Tensor:
         """The codes (B, symbols), refused if they are not so many."""
@@ -68,6 +82,8 @@ class Free(Bottleneck):
     """No bottleneck but the width, and in training a little noise, so that no meaning hides in the last digits."""
 
     def __init__(self, width: int, *, noise: float = 0.0) -> None:
+        if width < 1 or not 0 <= noise < math.inf:
+            raise ValueError(f"Free was given {width=}, {noise=}; it wants 1 or more numbers, and 0 or more noise.")
         self.width, self.dim, self.noise = width, width, noise
 
     def bottle(self, x: Tensor) -> Bottled:
@@ -76,21 +92,30 @@ class Free(Bottleneck):
 
 
 class Gaussian(Bottleneck):
-    """A noisy latent that pays for every nat it carries beyond ``floor`` a dimension; without noise once trained."""
+    """A noisy latent that pays for every nat it carries beyond ``floor`` a dimension; without noise once trained.
 
-    def __init__(self, dim: int, *, beta: float = 1e-3, floor: float = 0.0) -> None:
-        if beta < 0 or floor < 0:
-            raise ValueError(f"beta is {beta} and floor is {floor}; neither may be negative.")
-        self.width, self.dim, self.beta, self.floor = 2 * dim, dim, beta, floor
+    ``beta`` is the same from first step to last. Where it is too low to matter a latent rids itself of its noise, and
+    is narrow no more: no deviation sinks under ``sigma``, whatever ``beta`` is.
+    """
+
+    def __init__(self, dim: int, *, beta: float = 1e-3, floor: float = 0.0, sigma: float = math.exp(-6)) -> None:
+        if dim < 1 or not (0 <= beta < math.inf and 0 <= floor < math.inf and 0 < sigma <= 1):
+            raise ValueError(
+                f"Gaussian was given {dim=}, {beta=}, {floor=}, {sigma=}; it wants 1 or more numbers, "
+                "a beta and a floor of 0 or more, and a sigma above 0 and up to 1."
+            )
+        self.width, self.dim, self.beta, self.floor, self.sigma = 2 * dim, dim, beta, floor, sigma
 
     def bottle(self, x: Tensor) -> Bottled:
         mean, spread_log = x.chunk(2, 1)
-        variance_log = spread_log.clamp(-12, 8)
+        variance_log = spread_log.clamp(2 * math.log(self.sigma), 8)
+        sigma = (variance_log / 2).exp()
         nats = 0.5 * (mean.square() + variance_log.exp() - 1 - variance_log)
         cost = self.whole(nats.mean(0))  # a dimension
-        z = mean + (variance_log / 2).exp() * torch.randn_like(mean) if self.training else mean
+        z = mean + sigma * torch.randn_like(mean) if self.training else mean
         told = cost.detach()
         metrics = {"spread": lively(mean)["spread"], "nats": told.sum(), "alive": (told > 0.05).float().mean()}
+        metrics["sigma"] = sigma.detach().mean()  # 1 everywhere: it says nothing; nought: it is not narrow
         return Bottled(z, self.beta * cost.clamp(min=self.floor).sum(), metrics)
 
 
@@ -111,8 +136,11 @@ class Sparse(Bottleneck):
         covariance: float = 0.001,
         mean: float = 0.1,
     ) -> None:
-        if min(sparsity, variance, covariance, mean) < 0:
-            raise ValueError(f"No weight may be negative; given {sparsity=}, {variance=}, {covariance=}, {mean=}.")
+        if width < 1 or not all(0 <= weight < math.inf for weight in (sparsity, variance, covariance, mean)):
+            raise ValueError(
+                f"Sparse was given {width=}, {sparsity=}, {variance=}, {covariance=}, {mean=}; "
+                "it wants 1 or more numbers, and weights of 0 or more."
+            )
         self.width = self.dim = width
         self.sparsity, self.variance, self.covariance, self.mean = sparsity, variance, covariance, mean
 
@@ -135,10 +163,11 @@ class FSQ(Bottleneck):
     places: Tensor
 
     def __init__(self, levels: Sequence[int], *, groups: int = 1) -> None:
-        if not levels or min(levels) < 2 or groups < 1:
+        proper = isinstance(levels, Sequence) and all(isinstance(level, int) and level > 1 for level in levels)
+        if not proper or not levels or groups < 1:
             raise ValueError(
-                f"FSQ was given levels {tuple(levels)} in {groups} groups; "
-                "it wants at least one of each, and no level below 2."
+                f"FSQ was given {levels=}, {groups=}; it wants for each number of a group how many levels it has, "
+                "whole and 2 or more, such as (5, 3), and 1 or more groups."
             )
         if math.prod(levels) > 2**20:
             raise ValueError(
@@ -195,9 +224,11 @@ class LFQ(Bottleneck):
         sharpness: float = 1.0,
         commitment: float = 0.25,
     ) -> None:
-        if not 1 <= bits <= 20 or groups < 1:
+        weighed = all(0 <= weight < math.inf for weight in (entropy, diversity, commitment))
+        if not 1 <= bits <= 20 or groups < 1 or not weighed or not 0 < sharpness < math.inf:
             raise ValueError(
-                f"LFQ was given {bits=} in {groups=}; it wants 1 to 20 bits in each of one or more groups."
+                f"LFQ was given {bits=}, {groups=}, {entropy=}, {diversity=}, {sharpness=}, {commitment=}; it wants "
+                "1 to 20 bits in each of one or more groups, a sharpness above 0, and weights of 0 or more."
             )
         self.bits, self.groups, self.codes = bits, groups, 2**bits
         self.entropy, self.diversity, self.sharpness, self.commitment = entropy, diversity, sharpness, commitment

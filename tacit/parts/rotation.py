@@ -23,9 +23,12 @@ class Rotation(Bottleneck):
     basis: Tensor
 
     def __init__(self, count: int = 4, *, size: int = 3, noise: float = 0.0) -> None:
-        if count < 1 or size < 2 or noise < 0:
-            raise ValueError(f"Rotation was given {count=}, {size=}, {noise=}; it wants 1 or more of size 2 or more.")
-        self.count, self.size, self.noise = count, size, noise
+        if count < 1 or size < 2 or not 0 <= noise < torch.inf:
+            raise ValueError(
+                f"Rotation was given {count=}, {size=}, {noise=}; it wants 1 or more of size 2 or more, "
+                "and 0 or more noise."
+            )
+        self.count, self.size, self.noise, self.unit = count, size, noise, size**2
         rows, columns = torch.triu_indices(size, size, 1)
         self.width, self.dim = count * len(rows), count * size**2
         basis = torch.zeros(len(rows), size, size)
@@ -40,15 +43,15 @@ class Rotation(Bottleneck):
 
     @property
     def identity(self) -> Tensor:
-        """The latent (dim,) of nothing happening."""
+        """The latent (dim,) of nothing happening: no turn at all."""
         return torch.eye(self.size, device=self.basis.device).flatten().repeat(self.count)
 
     def compose(self, first: Tensor, then: Tensor) -> Tensor:
-        """The latent (..., dim) of doing ``first`` and ``then`` the other."""
+        """The latent (..., dim) of turning by ``first`` and ``then`` by the other."""
         return (self._matrices(then) @ self._matrices(first)).flatten(-3)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """The latent (..., dim) that undoes ``z``."""
+        """The latent (..., dim) that turns ``z`` back."""
         return self._matrices(z).mT.flatten(-3)
 
     def _matrices(self, z: Tensor) -> Tensor:

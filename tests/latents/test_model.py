@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tacit.latents.forward import Change, Painted
 from tacit.latents.hindsight import Reader, Window
 from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions
+from tacit.latents.signals import Composition, Signal
 from tacit.part import Part
 from tacit.parts.conv import Strided
 from tacit.parts.mlp import Flat, Layers
@@ -97,12 +99,35 @@ def test_jitter_gives_both_models_one_light_and_leaves_evaluation_alone() -> Non
         LatentActions(inverse=Between(features=4, dim=2), bottleneck=Free(2), forward=look, of="state", jitter=0.1)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"of": "latents"}, {"past": -1}, {"reach": 0}, {"shift": -1}, {"jitter": -0.1}, {"jitter": math.nan},
+        {"weight": -1.0}, {"weight": math.nan},
+    ],
+)  # fmt: skip
+def test_knobs_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    look, [(name, value)] = Flat(frame=(4, 4)), wrong.items()
+    with pytest.raises(ValueError, match=f"Given .*{name}={value!r}.*; wanted"):
+        LatentActions(
+            encoder=look, inverse=Between(features=16, dim=2), bottleneck=Free(2),
+            forward=Change(encoder=look, features=16, dim=2), **wrong,
+        )  # fmt: skip
+
+
 # -- whole windows, states, instructions, several cameras ----------------------------------------------------------
 
 SLIGHT: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2}
 
 
-def window(*, of: Any = "frames", past: int = 2, reach: int | None = None, label: Part | None = None) -> LatentActions:
+def window(
+    *,
+    of: Any = "frames",
+    past: int = 2,
+    reach: int | None = None,
+    label: Part | None = None,
+    signals: tuple[Signal, ...] = (),
+) -> LatentActions:
     """A model that learns from every transition of a clip."""
     torch.manual_seed(0)
     eyes: Any = (
@@ -111,7 +136,7 @@ def window(*, of: Any = "frames", past: int = 2, reach: int | None = None, label
     size: dict[str, Any] = {"features": 8, "dim": 2, "reach": reach, **SLIGHT}
     return LatentActions(
         encoder=eyes, inverse=Window(**size), bottleneck=Free(2), forward=Rolled(encoder=eyes, memory=0.9, **size),
-        along=True, past=past, of=of, label=label,
+        along=True, past=past, of=of, label=label, signals=signals,
     )  # fmt: skip
 
 
@@ -169,6 +194,21 @@ def test_more_or_fewer_latents_than_a_model_can_take_are_refused() -> None:
         for count in counts:
             with pytest.raises(ValueError, match=wanted):
                 model.predict(clip, torch.zeros(len(clip), count, 2))
+
+
+@pytest.mark.parametrize("kind", ["alone", "along"])
+def test_a_clip_of_one_frame_has_no_latent(kind: str) -> None:
+    model, clip = looking(1) if kind == "alone" else window(of="frames"), clips(frames=1)["frames"]
+    for ask in (model.infer, model.latest, lambda clip: model.predict(clip, torch.zeros(len(clip), 0, 2))):
+        with pytest.raises(ValueError, match="clip of 1 frame.*wanted 2 or more"):
+            ask(clip)
+
+
+def test_two_steps_of_a_window_are_compared_where_its_clips_hold_two() -> None:
+    model = window(signals=(Composition(),))
+    with pytest.raises(ValueError, match=r"frames hold one; draw data.clips\(5\)"):
+        model.loss(clips(frames=4)["frames"])
+    assert model.loss(clips(frames=5)["frames"])[1]["composition"] > 0
 
 
 class Looking(Part):
@@ -287,6 +327,9 @@ def test_in_use_the_first_view_is_read_and_led_on() -> None:
         assert torch.equal(model.predict(Clip(frames=other), z), model.predict(Clip(frames=frames), z))
         assert torch.equal(model.targets(Clip(frames=frames)), Flat(frame=(4, 4))(frames[:, 1:, ..., :4] - 0.5))
     check_latents(sided(), Clip(frames=frames))
+    for ask in (sided().loss, sided().infer):
+        with pytest.raises(ValueError, match="2 views side by side, and the pictures are 7 wide"):
+            ask(Clip(frames=frames[..., :7]))
     with pytest.raises(ValueError, match="several views are of pictures"):
         sided(ahead=False)
 

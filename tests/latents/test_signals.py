@@ -15,12 +15,15 @@ from tacit.data.toys import dots, linear
 from tacit.envs.dots import Board
 from tacit.latents.forward import Change, Moved
 from tacit.latents.inverse import Between
-from tacit.latents.model import LatentActions, Step
+from tacit.latents.model import LatentActions
+from tacit.latents.step import Step
 from tacit.latents.signals import Arrow, Body, Composition, Covariance, Flowing, Motion, Null, Reversal, Signal, between
 from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.mlp import Flat
-from tacit.parts.quantize import Bottled, Free
+from tacit.parts.nested import Nested
+from tacit.parts.quantize import Bottled, Bottleneck, Free
+from tacit.parts.rotation import Rotation
 from tacit.train import Plan, fit
 
 SIDE, WIDTH = (12, 12), 4
@@ -120,6 +123,72 @@ def test_what_holds_by_construction_costs_nothing_and_what_does_not_costs_its_sh
 def pairs_of(clip: Clip) -> Tensor:
     assert clip.state is not None
     return clip.state[:, :-1].flatten(0, 1)
+
+
+class Turning(Doubling):
+    """Its latent is two turns by so much of the state's change, and by a little more where it is told to be ``off``."""
+
+    size, off = 1.0, 0.0
+
+    def found(self, clip: Clip) -> Bottled:
+        return self.bottleneck(self.size * (super().found(clip).z + self.off))
+
+
+def turned(bottleneck: Bottleneck, **how: float) -> tuple[LatentActions, Step]:
+    torch.manual_seed(0)
+    look = Flat(frame=(1, 1))
+    made = Turning(
+        inverse=Between(features=2, dim=2), bottleneck=bottleneck, of="state",
+        forward=Change(encoder=look, features=4, dim=8),
+    )  # fmt: skip
+    made.size, made.off = how.get("size", 1.0), how.get("off", 0.0)
+    states = torch.randn(16, 3, 2)
+    z = made.eval().found(Clip(state=states[:, :2])).z
+    ends = torch.tensor([[0, 1]]).repeat(len(states), 1)
+    return made, Step(Clip(state=states), ends, Bottled(z, z.new_zeros(()), {}), states, z, z, z)
+
+
+def slotted(budget: int | None) -> Nested:
+    part = Nested(Rotation(2, size=2), slots=2, budget=budget)
+    torch.nn.init.constant_(part.null, 3.0)  # as after training: no turn at all, nor a number to be added up
+    return part
+
+
+TURNS = {"turns": lambda: Rotation(2, size=2), "slots": lambda: slotted(None), "a slot left out": lambda: slotted(1)}
+
+
+@pytest.mark.parametrize("kind", [Null, Reversal, Composition])
+@pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
+def test_turns_are_told_from_no_turn_and_come_together_as_turns(turns: Any, kind: type[Signal]) -> None:
+    """What is so by construction costs nothing; what is not costs its share, however small all turns are."""
+    with torch.no_grad():
+        exact = float(kind().cost(*turned(turns())))
+        large, small = (float(kind().cost(*turned(turns(), off=0.5, size=size))) for size in (0.1, 0.02))
+    assert exact == pytest.approx(0, abs=1e-6)
+    assert large > 0.03 and small == pytest.approx(large, rel=0.02)
+
+
+def test_the_null_of_a_turn_can_be_learnt() -> None:
+    said = torch.randn(8, 3, requires_grad=True)  # what the inverse model says where nothing changed
+    made, given = turned(Rotation(2, size=2))
+    made.bottleneck = Rotation(1, size=3)
+    made.found = lambda clip: made.bottleneck(said)  # type: ignore[method-assign]
+    given = given._replace(found=made.bottleneck(torch.randn(8, 3)))
+    optimiser = torch.optim.Adam([said], 0.05)
+    for _ in range(100):
+        optimiser.zero_grad()
+        Null().cost(made, given).backward()
+        optimiser.step()
+    assert float(said.detach().abs().max()) < 0.05
+
+
+def test_each_of_two_signals_of_a_class_has_a_metric_of_its_own() -> None:
+    made = feeling(Body(state=8, dim=WIDTH, width=8), Null(0.5), Body(state=8, dim=WIDTH, width=32))
+    costs = iter((1.0, 2.0, 4.0))
+    for signal in made.signals:
+        signal.cost = lambda model, step, cost=next(costs): torch.tensor(cost)  # type: ignore[method-assign,assignment]
+    metrics = made.loss(Clip(state=torch.randn(4, 3, 8)))[1]
+    assert [float(metrics[name]) for name in ("body", "null", "body.2")] == [1, 2, 4]
 
 
 def test_covariance_is_that_of_numpy() -> None:

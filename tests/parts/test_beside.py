@@ -10,6 +10,7 @@ import torch
 from tacit.parts.beside import Beside
 from tacit.parts.books import Learnt
 from tacit.parts.quantize import Free
+from tacit.parts.rotation import Rotation
 
 
 def book(dim: int = 3) -> Learnt:
@@ -33,6 +34,13 @@ def test_the_latent_is_the_new_one_and_the_old_one_is_told_besides_in_training()
     assert torch.equal(found.beside, part.old(x[:, :6]).z)
     other = torch.cat([x[:, :6], torch.randn(64, 4)], 1)
     assert torch.equal(part(other).beside, found.beside)
+
+
+def test_the_new_ones_latents_compose_as_they_do_without_the_old_one() -> None:
+    new = Rotation(1, size=2)
+    part, (a, b) = Beside(Free(1), new), new(torch.randn(2, 1)).z.unbind()
+    assert torch.equal(part.compose(a, b), new.compose(a, b)) and torch.equal(part.inverse(a), new.inverse(a))
+    assert torch.equal(part.identity, new.identity)
 
 
 def test_a_share_of_samples_goes_without_and_teaches_the_new_one_nothing() -> None:

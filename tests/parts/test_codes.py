@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tacit.parts.books import NSVQ, VQ, Books, Learnt, Residual
-from tacit.parts.quantize import Bottled, Bottleneck
+from tacit.parts.quantize import FSQ, Bottled, Bottleneck
 
 SMALL: dict[str, Any] = {"groups": 1, "tokens": 1, "dim": 2, "codes": 8, "patience": 10**6, "memory": 64}
 
@@ -291,6 +291,11 @@ def test_more_stages_say_more() -> None:
 def test_residual_refuses_a_sphere() -> None:
     with pytest.raises(ValueError, match="sphere"):
         Residual(Learnt())
+
+
+def test_residual_refuses_what_is_no_book() -> None:
+    with pytest.raises(ValueError, match="FSQ.*wants one or more of a VQ"):
+        Residual(FSQ((5, 3)))  # type: ignore[arg-type]
 
 
 # What is watched ------------------------------------------------------------------------------------------------------

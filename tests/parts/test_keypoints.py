@@ -60,3 +60,8 @@ def test_pictures_of_any_common_size_are_seen_and_repainted(side: int) -> None:
 def test_a_size_that_no_cell_divides_is_refused_with_one_that_will_do(part: type[Part]) -> None:
     with pytest.raises(ValueError, match="6 divides.*64 will do"):
         part(frame=(112, 112), points=3)  # type: ignore[call-arg]
+
+
+def test_no_keypoints_at_all_are_refused():
+    with pytest.raises(ValueError, match="points=0"):
+        Keypoints(frame=(16, 16), points=0)

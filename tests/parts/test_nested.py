@@ -106,6 +106,29 @@ def test_only_what_is_kept_learns_and_the_null_learns_the_rest() -> None:
     torch.testing.assert_close(part.null.grad, (pull * ~kept).sum()[None])
 
 
+def test_slots_compose_each_with_its_own_and_what_is_left_out_stays_so() -> None:
+    inner = Rotation(4, size=3)
+    part, x = marked(Nested(inner, slots=2)).eval(), torch.randn(2, 5, inner.width)
+    for budget in (None, 1):
+        part.budget = budget
+        one, two = part(x[0]).z, part(x[1]).z
+        kept = part.piece if budget else part.dim
+        a, b = inner(x[0]).z, inner(x[1]).z
+        for said, wanted in (
+            (part.compose(one, two), inner.compose(a, b)),
+            (part.inverse(one), inner.inverse(a)),
+            (part.identity.expand(5, -1), inner.identity.expand(5, -1)),
+        ):
+            torch.testing.assert_close(said[:, :kept], wanted[:, :kept])
+            assert bool((prefixes(part, said) == (budget or 2)).all())
+        torch.testing.assert_close(part.compose(one, part.inverse(one)), part.identity.expand(5, -1))
+    free = Nested(Free(4), slots=2).eval()
+    z = torch.randn(2, 5, 4)
+    assert torch.equal(free.compose(z[0], z[1]), z[0] + z[1]) and torch.equal(free.inverse(z[0]), -z[0])
+    with pytest.raises(ValueError, match="rotation of Rotation tells more than one of 4 slots"):
+        Nested(Rotation(2, size=2), slots=4)
+
+
 def test_the_budget_is_saved_as_it_was_set(tmp_path: Path) -> None:
     part = Nested(VQ(groups=1, tokens=4, dim=2, codes=6), slots=4)
     part.train()(torch.randn(32, 8))

@@ -93,6 +93,42 @@ def test_wrong_widths_are_refused(part: Bottleneck) -> None:
         part(torch.randn(10, part.width + 1))
 
 
+def test_a_batch_of_none_is_refused(part: Bottleneck) -> None:
+    for training in (True, False):
+        with pytest.raises(ValueError, match=r"given \(0, .*no batch be empty"):
+            part.train(training)(torch.randn(0, part.width))
+
+
+NAN: Any = math.nan
+WRONG: dict[str, tuple[Callable[..., Bottleneck], dict[str, Any]]] = {
+    "Free": (lambda width=4, **more: Free(width, **more), {"width": 0, "noise": -1.0}),
+    "Gaussian": (
+        lambda dim=4, **more: Gaussian(dim, **more), {"dim": 0, "beta": -1.0, "floor": -1.0, "sigma": 0.0}
+    ),
+    "Sparse": (
+        lambda width=4, **more: Sparse(width, **more),
+        {"width": 0, "sparsity": -1.0, "variance": -1.0, "covariance": -1.0, "mean": -1.0},
+    ),
+    "FSQ": (lambda levels=(3, 3), **more: FSQ(levels, **more), {"levels": (5.5, 3), "groups": 0}),
+    "LFQ": (
+        lambda bits=3, **more: LFQ(bits, **more),
+        {"bits": 0, "groups": 0, "entropy": -1.0, "diversity": -1.0, "sharpness": 0.0, "commitment": -1.0},
+    ),
+    "VQ": (VQ, {"groups": 0, "codes": 1, "memory": -1, "commitment": -1.0}),
+    "Rotation": (Rotation, {"count": 0, "size": 1, "noise": -1.0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "knob"), [(kind, knob) for kind, (_, knobs) in WRONG.items() for knob in knobs])
+def test_a_knob_that_cannot_be_is_refused_by_name(kind: str, knob: str) -> None:
+    build, knobs = WRONG[kind]
+    for value in (knobs[knob], NAN) if isinstance(knobs[knob], float) else (knobs[knob],):
+        with pytest.raises(ValueError) as caught:
+            build(**{knob: value})
+        told = str(caught.value)
+        assert kind in told and f"{knob}={value!r}" in told and told.count(";") == 1  # what was given; what is wanted
+
+
 def test_saved_and_loaded_is_the_same(part: Bottleneck, tmp_path: Path) -> None:
     x = torch.randn(10, part.width)
     part.train()(x)
@@ -215,6 +251,14 @@ def test_below_the_floor_a_dimension_costs_the_floor_and_has_no_pull() -> None:
     assert x.grad is not None and x.grad[0].tolist() == pytest.approx([0, 2, 0, 0])
 
 
+def test_noise_does_not_sink_under_its_floor_and_is_told() -> None:
+    mean, log = torch.full((20_000, 2), 2.0), torch.tensor([[-50.0, math.log(0.25)]]).expand(20_000, 2)
+    for sigma, least in (({}, math.exp(-6)), ({"sigma": 0.1}, 0.1)):
+        found = Gaussian(2, beta=0.0, **sigma)(torch.cat([mean, log], 1))
+        assert found.z.std(0).tolist() == pytest.approx([least, 0.5], rel=0.03)
+        assert float(found.metrics["sigma"]) == pytest.approx((least + 0.5) / 2)
+
+
 def test_noise_belongs_to_training() -> None:
     part = Gaussian(3)
     x = torch.cat([torch.full((20_000, 3), 2.0), torch.full((20_000, 3), math.log(0.25))], 1)
@@ -245,8 +289,8 @@ def test_fsq_by_hand() -> None:
     assert float(out.metrics["usage"]) == pytest.approx(4 / 6) and float(out.metrics["perplexity"]) == pytest.approx(4)
 
 
-@pytest.mark.parametrize("levels", [(), (1, 3), (100,) * 5])
-def test_fsq_refuses_levels_that_cannot_be(levels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("levels", [(), (1, 3), (100,) * 5, 5, (5.5, 3)])
+def test_fsq_refuses_levels_that_cannot_be(levels: Any) -> None:
     with pytest.raises(ValueError, match="levels"):
         FSQ(levels)
 
