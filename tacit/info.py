@@ -73,7 +73,7 @@ KNOBS = {
     "letters": "clusters that continuous actions are read as",
     "longest": "actions in a unit, at most",
     "sights": "clusters of what is seen, within which pairs are counted; 0 counts them everywhere",
-    "sure": "how sure a merge must be of its next action",
+    "sure": "how sure a merge must be of its next action, with sights; 0.5 if not given",
     "features": "numbers the encoder says of a frame",
     "base": "channels of the painting network's first layer",
     "states": "learn from states instead of pictures",
