@@ -308,6 +308,7 @@ def evaluate(
     seed: int = 0,
     size: Count = None,
     options: tuple[str, ...] = (),
+    text: str = "",
     workers: int = 1,
     held: float = 0.0,
     most: int = 4096,
@@ -330,6 +331,7 @@ def evaluate(
         seed: decides the episodes, or the transitions that are judged
         size: side of the pictures; the one that the model was built for, where it says
         options: KEY=VALUE for the environment
+        text: what a policy that listens is asked to do, in place of what the environment says
         workers: processes that play
         held: judge on this share of the dataset: what `tacit train --held` kept back
         most: transitions that are judged
@@ -342,17 +344,14 @@ def evaluate(
     found = place and here.model(place, kind=(Policy, LatentActions))
     began = time.perf_counter()
     if isinstance(found, LatentActions):
-        if data is None or env is not None:
-            raise here.Unknown(f"{model} holds latent actions, which do not act: give --data D to judge them on.")
+        if data is None or env is not None or text:
+            raise here.Unknown(f"{model} holds latent actions, which do not act: give --data D alone to judge them on.")
         report = _judged(found, data, held=held, most=most, seed=seed, dry_run=dry_run)
     else:
         if env is None or data is not None:
             raise here.Unknown(f"{model} is a policy: give --env E for it to act in, and no --data.")
-        name, recorded = here.recorded(env)
-        built = here.frame(found) if found else None
-        asked = {"size": size or (built[0] if built else 64), "options": recorded | _options(options)}
         many = {"episodes": 1 if dry_run else episodes, "seed": seed, "workers": workers}
-        report = _acted(found or model, here.environment(name), asked=asked, **many)
+        report = _acted(found or model, env, size=size, options=_options(options), text=text, **many)
     report.title, report.seconds = f"{model} on {env or data}", time.perf_counter() - began
     if out is not None and not dry_run:
         report.save(out)
@@ -380,18 +379,24 @@ def _judged(latents: LatentActions, data: Path, *, held: float, most: int, seed:
     return report(latents, episodes, most=64 if dry_run else most, seed=seed)
 
 
-def _acted(who: Any, env: str, *, asked: dict[str, Any], episodes: int, seed: int, workers: int) -> Report:
+def _acted(who: Any, env: str, *, size: int | None, options: dict[str, Any], text: str, **many: int) -> Report:
     """A policy, or one end of the scale, in an environment."""
     from tacit.data.collect import opened
     from tacit.evaluate import Report
     from tacit.evaluate.page import films
     from tacit.evaluate.rollout import Chance, rollout, summary
 
-    begin = partial(opened, env, **asked)
+    if text and getattr(who, "language", None) is None:
+        raise here.Unknown("This policy listens to no --text: leave it out, or train one that does, as groot2 can.")
+    name, recorded = here.recorded(env)
+    built = None if who in ENDS else here.frame(who)
+    side = size or (built[0] if built else 64)
+    begin = partial(opened, here.environment(name), size=side, options=recorded | options)
     world = begin()
     actor: Any = {"random": Chance(), "expert": world.expert(), "play": world.play()}[who] if who in ENDS else who
-    found = rollout(actor, begin, episodes=episodes, seed=seed, record=3, workers=workers)
-    report = Report("", rows=[{"env": env, "seed": seed, **found.row()}], seeds=(seed,))
+    found = rollout(actor, begin, record=3, text=text, **many)
+    told = {"env": name, "seed": found.seed, **({"text": text} if text else {})}
+    report = Report("", rows=[{**told, **found.row()}], seeds=(found.seed,))
     films_ = {f"episode {number}": film for number, film in enumerate(found.films)}
     report.figures = {"acting": films(films_, fps=world.fps)}
     world.close()
