@@ -201,14 +201,15 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     from tacit.data import Damaged, Episodes, View, cache
     from tacit.data import open as opened
     from tacit.data.view import Viewed
+    from tacit.hints import onward
     from tacit.rehearsal import few, forewarned, rehearse
     from tacit.watch import Health, watching
 
     whole = opened(asked.data)
-    frame = (asked.size, asked.size) if asked.size else whole.spec.frame
-    if frame is None:
-        raise ValueError(f"{asked.data} holds no pictures; the recipes learn from pictures.")
+    frame = here.sides(asked.size, whole.spec.frame, name=asked.data)  # a recipe that wants pictures says so itself
     if asked.stream:
+        if frame is None:
+            raise here.Unknown(f"{asked.data} holds no pictures, and --stream is for decoding them; leave it out.")
         # As a cache has them: what is trained on a stream is evaluated and labelled on a cache.
         whole = Episodes(Viewed(whole.reader, View(size=frame, fit="stretch"))).streamed()
     elif not asked.dry_run:
@@ -223,7 +224,7 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **counted(data), **warned}
     if asked.dry_run:
         found = rehearse(partial(recipe, out=None), few(data, frame=frame), plan=asked.plan)
-        if not asked.stream:
+        if frame and not asked.stream:
             found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
         return Told(facts | found, _rehearsed(name, found, counts(data)))
     began = time.perf_counter()
@@ -235,12 +236,8 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     facts |= {"model": kind, "parameters": count, "losses": losses, "seconds": seconds}
     told = f"{asked.out}: a {kind} of {count:,} parameters from {counts(data)}, in {took(seconds)}"
     told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
-    follow = f"train follow {asked.out} --data {asked.data} --out out/policy"
-    follow += " --source expert" if {"expert"} < set(data.sources) else ""  # what others tried out is not to be cloned
-    follow += " --encoder MODEL" if getattr(model, "encoder", True) is None else ""  # lapo has none to see with
-    then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
-    good = f"\nIs it any good? tacit check {asked.out} --data {asked.data}" if asked.held and then == follow else ""
-    return Told(facts, f"{told}.\nNext: tacit {then}{good}")
+    then = onward(model, asked.out, data=asked.data, seen=data, size=asked.size, held=asked.held)
+    return Told(facts, f"{told}.\n{then}")
 
 
 def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:

@@ -38,6 +38,7 @@ USES: dict[str, set[str]] = {
 USES["watch"] = {"clip", "part", "spread", "state", "train"}
 USES["info"] = {*USES}
 USES["rehearsal"] = {*USES}
+USES["hints"] = {*USES}
 USES["demo"] = {*USES, "demo"}
 USES["cell"] = {*USES} - {"demo"}
 USES["comparison"] = {*USES} - {"demo"}
