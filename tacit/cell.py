@@ -35,6 +35,7 @@ READ = {  # column of a row -> what the report of a model calls it
     "fvu": "FVU",
     "shuffled_gap": "shuffled-latent gap",
 }
+BLIND = (64, 64)  # what is drawn for whoever acts by states, and for the films
 TRIED, PLAYED = 256, 4  # transitions that a rehearsal judges, and episodes that it acts in
 Recipe = str | Callable[..., Any]  # a recipe of the house by its name, or a function like one
 
@@ -56,6 +57,7 @@ class Terms:
     def sides(self, path: Path, *, workers: int = 2, decoded: bool = True) -> tuple[Episodes, Episodes, str]:
         """The episodes to learn from, those kept back, and whose are labelled and cloned."""
         whole = recordings.open(path)
+        here.sides(self.size, whole.spec.frame, name=path)
         whole = recordings.cache(whole, size=self.size, workers=workers) if decoded else whole
         train, held = whole.split(self.held)
         usual = "expert" if {"expert"} < set(train.sources) else ""
@@ -69,7 +71,8 @@ class Terms:
                 f"{path} does not say in which environment it was recorded: give --env E; or --labels without a "
                 "number, so that nobody acts."
             )
-        return partial(opened, here.environment(env), size=self.size or data.spec.pictures[0], options=options)
+        side = self.size or (data.spec.frame or BLIND)[0]
+        return partial(opened, here.environment(env), size=side, options=options)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Method:
     plan: Plan
     acts: bool  # it gives a policy, and is trained once a budget
     taught: bool  # it gives latents, and wants labels inside their training
+    stated: bool = False  # it looks at states, whatever else there is
 
     @classmethod
     def of(cls, recipe: Recipe, terms: Terms, *, source: str = "", seed: int = 0) -> Method:
@@ -105,7 +109,8 @@ class Method:
             changes[name_] = _fitting(f"{name}.plan.{name_}", value, fields[name_])
         acts = isinstance(hints["return"], type) and issubclass(hints["return"], Policy)
         taught = not acts and bool(knobs.get("labelled", known.get("labelled", 0)))
-        return cls(partial(function, **knobs), plan.replace(**changes, seed=seed), acts, taught)
+        stated = bool(knobs.get("states", known.get("states")))
+        return cls(partial(function, **knobs), plan.replace(**changes, seed=seed), acts, taught, stated)
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class Cell:
     def rehearsed(self, terms: Terms) -> dict[str, Any]:
         """What the cell would take, from a few steps, transitions and episodes on a few recordings; writes nothing."""
         whole, kept, source = terms.sides(self.data, decoded=False)
-        frame = (terms.size, terms.size) if terms.size else whole.spec.frame
+        frame = here.sides(terms.size, whole.spec.frame, name=self.data)
         labelled = whole.keep_labels(min(terms.labels, default=0), seed=self.seed, source=source or None)
         train, budgets, trainings, timed = few(labelled, frame=frame), len(terms.labels or (0,)), 0, 0.0
         told: list[dict[str, Any]] = []

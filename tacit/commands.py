@@ -206,14 +206,15 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     from tacit.data import Damaged, Episodes, View, cache
     from tacit.data import open as opened
     from tacit.data.view import Viewed
+    from tacit.hints import onward
     from tacit.rehearsal import few, forewarned, rehearse
     from tacit.watch import Health, watching
 
     whole = opened(asked.data)
-    frame = (asked.size, asked.size) if asked.size else whole.spec.frame
-    if frame is None:
-        raise ValueError(f"{asked.data} holds no pictures; the recipes learn from pictures.")
+    frame = here.sides(asked.size, whole.spec.frame, name=asked.data)  # a recipe that wants pictures says so itself
     if asked.stream:
+        if frame is None:
+            raise here.Unknown(f"{asked.data} holds no pictures, and --stream is for decoding them; leave it out.")
         # As a cache has them: what is trained on a stream is evaluated and labelled on a cache.
         whole = Episodes(Viewed(whole.reader, View(size=frame, fit="stretch"))).streamed()
     elif not asked.dry_run:
@@ -228,7 +229,7 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     facts = {"recipe": name, "out": asked.out, "dry_run": asked.dry_run, **counted(data), **warned}
     if asked.dry_run:
         found = rehearse(partial(recipe, out=None), few(data, frame=frame), plan=asked.plan)
-        if not asked.stream:
+        if frame and not asked.stream:
             found["disk_bytes"] += int(whole.lengths.sum()) * frame[0] * frame[1] * 3  # the decoded pictures
         return Told(facts | found, _rehearsed(name, found, counts(data)))
     began = time.perf_counter()
@@ -240,12 +241,8 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     facts |= {"model": kind, "parameters": count, "losses": losses, "seconds": seconds}
     told = f"{asked.out}: a {kind} of {count:,} parameters from {counts(data)}, in {took(seconds)}"
     told += "".join(f"; loss of {stage} {value:.4g}" for stage, value in losses.items())
-    follow = f"train follow {asked.out} --data {asked.data} --out out/policy"
-    follow += " --source expert" if {"expert"} < set(data.sources) else ""  # what others tried out is not to be cloned
-    follow += " --encoder MODEL" if getattr(model, "encoder", True) is None else ""  # lapo has none to see with
-    then = follow if hasattr(model, "infer") else f"evaluate {asked.out} --env {asked.data}"
-    good = f"\nIs it any good? tacit check {asked.out} --data {asked.data}" if asked.held and then == follow else ""
-    return Told(facts, f"{told}.\nNext: tacit {then}{good}")
+    then = onward(model, asked.out, data=asked.data, seen=data, size=asked.size, held=asked.held)
+    return Told(facts, f"{told}.\n{then}")
 
 
 def _rehearsed(name: str, found: dict[str, Any], counts: str) -> Table:
@@ -325,6 +322,7 @@ def evaluate(
     seed: int = 0,
     size: Count = None,
     options: tuple[str, ...] = (),
+    text: str = "",
     workers: int = 1,
     held: float = 0.0,
     most: int = 4096,
@@ -347,6 +345,7 @@ def evaluate(
         seed: decides the episodes, or the transitions that are judged
         size: side of the pictures; the one that the model was built for, where it says
         options: KEY=VALUE for the environment
+        text: what a policy that listens is asked to do, in place of what the environment says
         workers: processes that play
         held: judge on this share of the dataset: what `tacit train --held` kept back
         most: transitions that are judged
@@ -359,17 +358,14 @@ def evaluate(
     found = place and here.model(place, kind=(Policy, LatentActions))
     began = time.perf_counter()
     if isinstance(found, LatentActions):
-        if data is None or env is not None:
-            raise here.Unknown(f"{model} holds latent actions, which do not act: give --data D to judge them on.")
+        if data is None or env is not None or text:
+            raise here.Unknown(f"{model} holds latent actions, which do not act: give --data D alone to judge them on.")
         report = _judged(found, data, held=held, most=most, seed=seed, dry_run=dry_run)
     else:
         if env is None or data is not None:
             raise here.Unknown(f"{model} is a policy: give --env E for it to act in, and no --data.")
-        name, recorded = here.recorded(env)
-        built = here.frame(found) if found else None
-        asked = {"size": size or (built[0] if built else 64), "options": recorded | _options(options)}
         many = {"episodes": 1 if dry_run else episodes, "seed": seed, "workers": workers}
-        report = _acted(found or model, here.environment(name), asked=asked, **many)
+        report = _acted(found or model, env, size=size, options=_options(options), text=text, **many)
     report.title, report.seconds = f"{model} on {env or data}", time.perf_counter() - began
     if out is not None and not dry_run:
         report.save(out)
@@ -397,18 +393,24 @@ def _judged(latents: LatentActions, data: Path, *, held: float, most: int, seed:
     return report(latents, episodes, most=64 if dry_run else most, seed=seed)
 
 
-def _acted(who: Any, env: str, *, asked: dict[str, Any], episodes: int, seed: int, workers: int) -> Report:
+def _acted(who: Any, env: str, *, size: int | None, options: dict[str, Any], text: str, **many: int) -> Report:
     """A policy, or one end of the scale, in an environment."""
     from tacit.data.collect import opened
     from tacit.evaluate import Report
     from tacit.evaluate.page import films
     from tacit.evaluate.rollout import Chance, rollout, summary
 
-    begin = partial(opened, env, **asked)
+    if text and getattr(who, "language", None) is None:
+        raise here.Unknown("This policy listens to no --text: leave it out, or train one that does, as groot2 can.")
+    name, recorded = here.recorded(env)
+    built = None if who in ENDS else here.frame(who)
+    side = size or (built[0] if built else 64)
+    begin = partial(opened, here.environment(name), size=side, options=recorded | options)
     world = begin()
     actor: Any = {"random": Chance(), "expert": world.expert(), "play": world.play()}[who] if who in ENDS else who
-    found = rollout(actor, begin, episodes=episodes, seed=seed, record=3, workers=workers)
-    report = Report("", rows=[{"env": env, "seed": seed, **found.row()}], seeds=(seed,))
+    found = rollout(actor, begin, record=3, text=text, **many)
+    told = {"env": name, "seed": found.seed, **({"text": text} if text else {})}
+    report = Report("", rows=[{**told, **found.row()}], seeds=(found.seed,))
     films_ = {f"episode {number}": film for number, film in enumerate(found.films)}
     report.figures = {"acting": films(films_, fps=world.fps)}
     world.close()

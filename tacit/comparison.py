@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tacit import info as here
 from tacit.cell import ENDS, Cell, Method, Recipe, Terms, called
+from tacit.data.episodes import Episodes
 from tacit.data.scale import Engine, Fault, spread
 from tacit.evaluate import grid
 from tacit.evaluate.report import Report, duration
@@ -168,7 +169,10 @@ def _checked(cells: Sequence[Cell], terms: Terms, *, workers: int, decoded: bool
     """All that must stay the same for finished cells to count; what cannot be is said before anything is written."""
     cards, names = here.cards(), {called(cell.recipe): cell.recipe for cell in cells}
     known = [name for name, card in cards.items() if all(card.knobs.values())]
+    methods: dict[str, Method] = {}
     for name, recipe in names.items():
+        if recipe in cards and cards[name].gives == "Joystick":
+            raise here.Unknown(f"{name} gives a stick for a person to hold, with nothing in it to judge or to let act.")
         if recipe in cards and recipe not in known:
             raise here.Unknown(f"{name} wants a model to begin with: name recipes of latents, and it follows each.")
         if isinstance(recipe, str) and recipe not in (*known, *ENDS):
@@ -176,7 +180,7 @@ def _checked(cells: Sequence[Cell], terms: Terms, *, workers: int, decoded: bool
         if recipe in ENDS and not terms.labels:
             raise here.Unknown(f"{name} does nothing but act, and without --labels nobody acts.")
         if recipe not in ENDS:
-            Method.of(recipe, terms)
+            methods[name] = Method.of(recipe, terms)
     Method.of("follow", terms)
     for name in terms.knobs.keys() - {*names, "follow"}:
         raise here.Unknown.of("recipe in this comparison to set knobs of", name, known=[*names, "follow"])
@@ -187,11 +191,23 @@ def _checked(cells: Sequence[Cell], terms: Terms, *, workers: int, decoded: bool
         train, held, source = terms.sides(path, workers=workers, decoded=decoded)
         prints[name] = (train + held).fingerprint
         if terms.labels:
+            _seen(methods, train, path=path)
             terms.opening(path, train)().close()
             train.keep_labels(max(terms.labels), source=source or None)
     told = {**asdict(terms), "recipes": {name: terms.knobs.get(name, {}) for name in names}, "data": prints}
     plain: dict[str, Any] = json.loads(json.dumps(told | {"knobs": terms.knobs.get("follow", {})}, default=str))
     return plain
+
+
+def _seen(methods: dict[str, Method], data: Episodes, *, path: Path) -> None:
+    """Labels make policies of latents that act by pictures: there must be some, and the latents be of them."""
+    for name, method in methods.items():
+        if not method.acts and (method.stated or data.spec.frame is None):
+            why = f"Latents of {name} are of states" if method.stated else f"{path} holds no pictures"
+            raise here.Unknown(
+                f"{why}, and a policy that follows latents acts by pictures: give --labels without a number, so "
+                "that nobody acts."
+            )
 
 
 def _settled(out: Path, now: dict[str, Any], *, fresh: bool) -> None:

@@ -75,7 +75,7 @@ KNOBS = {
     "letters": "clusters that continuous actions are read as",
     "longest": "actions in a unit, at most",
     "sights": "clusters of what is seen, within which pairs are counted; 0 counts them everywhere",
-    "sure": "how sure a merge must be of its next action",
+    "sure": "how sure a merge must be of its next action, with sights; 0.5 if not given",
     "features": "numbers the encoder says of a frame",
     "base": "channels of the painting network's first layer",
     "states": "learn from states instead of pictures",
@@ -126,6 +126,11 @@ def environment(name: str) -> str:
 
     if name in names() or name in gymnasium.registry or name.startswith("babyai/"):
         return name
+    if Path(name).is_dir():
+        raise Unknown(
+            f"{name} does not say in which environment it was recorded, as what `tacit collect` records does: give the "
+            "environment by its name, such as control/point_mass."
+        )
     raise Unknown.of("environment", name, known=[*names(), *gymnasium.registry], listed=names())
 
 
@@ -159,6 +164,13 @@ def model(name: str | Path, *, kind: Any, inside: str = "") -> Any:
         wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise ValueError(f"{name} holds {what}; wanted a {wanted}.")
     return part
+
+
+def sides(size: int | None, frame: tuple[int, int] | None, *, name: Any) -> tuple[int, int] | None:
+    """The height and width that the pictures of ``name`` are brought to; nothing where it holds none."""
+    if size and frame is None:
+        raise Unknown(f"{name} holds no pictures, and --size is the side of pictures; leave it out.")
+    return (size, size) if size else frame
 
 
 def losses(out: Path) -> dict[str, float]:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from tacit.part import Part, store, write
 
 RESUME = "resume.safetensors"
 PATIENCE = 2.0  # seconds after which a second signal means it: torchrun passes the first one on at once
+TOLD, BRIEF = 3, 80  # differences that are told, and letters of a value in one
 log = logging.getLogger("tacit")
 ALSO: ContextVar[tuple[Any, ...]] = ContextVar("ALSO", default=())  # who watches every run besides its own watchers
 
@@ -140,7 +141,20 @@ def differences(before: Any, now: Any, *, name: str = "") -> Iterator[str]:
         for key in sorted(before.keys() | now.keys()):
             yield from differences(before.get(key), now.get(key), name=f"{name}.{key}" if name else key)
     elif before != now:
-        yield f"{name} was {before!r} and is now {now!r}"
+        yield f"{name} was {_brief(before)} and is now {_brief(now)}"
+
+
+def named(differing: Sequence[str], *, first: str = "") -> str:
+    """The first few differences as one clause, the one in ``first`` before all others, and how many more there are."""
+    order = sorted(differing, key=lambda difference: not difference.startswith(f"{first} "))
+    more = [f"and {len(order) - TOLD:,} more"] if len(order) > TOLD else []
+    return "; ".join([*order[:TOLD], *more])
+
+
+def _brief(value: Any) -> str:
+    """A value as Python writes it; of a long one its ends."""
+    text = repr(value)
+    return text if len(text) <= BRIEF else f"{text[: BRIEF - 30]} ... {text[-25:]}"
 
 
 def versions() -> dict[str, str]:

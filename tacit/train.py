@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tacit import spread, state
 from tacit.clip import Clip
-from tacit.part import Part, config, sweep, write
+from tacit.part import CONFIG, Part, config, sweep, write
 
 log = logging.getLogger("tacit")
 WAITING = 0.3  # share of the time spent waiting for clips from which the log says so
@@ -179,18 +179,21 @@ class _Run:
                 )
 
     def _recall(self, run: dict[str, Any]) -> None:
-        """Take up a run of the same story, or say in what it differs."""
+        """Take up a run of the same story, or say in what it differs; of one that saved nothing, nothing is lost."""
         assert self.out is not None
         before, now = run["story"], {k: v for k, v in self.story.items() if k != "model" or k in run["story"]}
         harmless = ("plan.save_every ", "plan.log_every ")
         differing = [d for d in state.differences(before, now) if not d.startswith(harmless)]
+        kept = self.out / state.RESUME
+        if differing and not (run["finished"] or kept.exists() or (self.out / CONFIG).exists()):
+            log.info("The run that was begun in %s saved no step; this one takes its place.", self.out)
+            return
         if differing:
             raise ValueError(
-                f"{self.out} holds another run: {'; '.join(differing)}. Give another folder, or delete this one to "
-                "start over."
+                f"{self.out} holds another run: {state.named(differing, first='recipe')}. Give another folder, or "
+                "delete this one to start over."
             )
         self.finished = bool(run["finished"])
-        kept = self.out / state.RESUME
         if not self.finished and kept.exists():
             found = state.read_state(kept)
             found.restore(self.model, self.optimiser, average=self.average)

@@ -251,6 +251,33 @@ def mine_unlabelled(data: Episodes, out: Path | None, *, plan: Plan = Plan()) ->
     return found(data, out, plan=plan, **TINY)
 
 
+def test_states_alone_are_compared_by_what_learns_from_them(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tacit.data.open(home / "video")
+    seen = [whole.episode(i).replace(frames=None) for i in range(len(whole))]
+    tacit.data.save(Episodes.of(seen, space=whole.spec.space, fps=whole.spec.fps), tmp_path / "states")
+    asked = ("--data", str(tmp_path / "states"), "--seeds", "1", *SMALL, "--json", "--knobs")
+    clam = ("clam.states=true", "clam.labelled=0", "clam.features=16", "clam.width=16", "clam.layers=1")
+    aime = ("aime.hidden=32", "aime.unsure=8", "aime.length=4", "--labels", "8", "--env", "dots/plain")
+    for words in (("clam", *asked, *clam, "--labels"), ("aime", *asked, *aime)):
+        for dry in (("--dry-run",), ()):
+            assert main(["compare", *words, "--out", str(tmp_path / words[0]), *dry]) == 0
+            [row] = json.loads(capsys.readouterr().out)["rows"]
+            assert row["seconds"] > 0 and "failed" not in row
+        assert row["episodes"] == 2 if words[0] == "aime" else row["fvu"] > 0
+    acting, video = ("--labels", "8", "--env", "dots/plain"), ("--data", str(home / "video"))
+    for words, says in (
+        (("clam", *asked, *clam, *acting), "Latents of clam are of states, and a policy that follows latents acts by"),
+        (("clam", *asked, *clam, *acting, *video), "Latents of clam are of states"),
+        (("tacit", *asked, "tacit.points=4", *acting), "holds no pictures, and a policy that follows latents acts by"),
+        (("aime", *asked, *aime, "--size", "8"), "holds no pictures, and --size"),
+        (("lila", *asked[:-1]), "lila gives a stick for a person to hold"),
+    ):
+        assert main(["compare", *words, "--out", str(tmp_path / "none")]) == 2
+        assert says in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     cells = planned(["bc"], [tmp_path / "a" / "video", tmp_path / "b" / "video"], seeds=1)
     assert [cell.name for cell in cells] == ["a-video", "b-video"]

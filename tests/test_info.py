@@ -47,6 +47,21 @@ def test_the_nearest_name_is_offered_and_a_far_one_is_not() -> None:
     assert "Did you mean" not in str(info.Unknown.of("recipe", "zzz", known=["bc", "lapo"]))
 
 
+def test_a_folder_that_names_no_environment_is_not_taken_for_a_slip_of_the_finger(tmp_path: Path) -> None:
+    with pytest.raises(info.Unknown, match="does not say in which environment it was recorded"):
+        info.environment(info.recorded(str(tmp_path))[0])
+
+
+def test_only_pictures_have_sides() -> None:
+    assert [info.sides(*given, name="x") for given in ((8, (4, 6)), (None, (4, 6)), (None, None))] == [
+        (8, 8),
+        (4, 6),
+        None,
+    ]
+    with pytest.raises(info.Unknown, match="x holds no pictures, and --size"):
+        info.sides(8, None, name="x")
+
+
 def eyes() -> Keypoints:
     return Keypoints(frame=(16, 24), points=2, width=4)
 

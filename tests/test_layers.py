@@ -39,6 +39,7 @@ USES["watch"] = {"clip", "part", "spread", "state", "train"}
 USES["info"] = {*USES}
 USES["spelled"] = {"part", "info"}
 USES["rehearsal"] = {*USES}
+USES["hints"] = {*USES}
 USES["demo"] = {*USES, "demo"}
 USES["cell"] = {*USES} - {"demo"}
 USES["comparison"] = {*USES} - {"demo"}

@@ -173,6 +173,30 @@ def test_cut_between_the_last_save_and_the_end_it_ends_the_same(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_run_that_saved_nothing_makes_way_and_one_that_did_does_not(tmp_path: Path, whole: dict[str, Any]) -> None:
+    for plan in (PLAN.replace(rate=1.0), PLAN.replace(seed=9)):
+        with pytest.raises(Cut):
+            fit(model(), Pictures(3), tmp_path, plan, about={"recipe": "another"})
+    with pytest.raises(Cut):
+        fit(model(), Pictures(9), tmp_path, PLAN)  # step 5 was saved
+    with pytest.raises(ValueError, match="holds another run: plan.rate was"):
+        fit(model(), Pictures(), tmp_path, PLAN.replace(rate=1.0))
+    fit(model(), Pictures(), tmp_path, PLAN)
+    assert files(tmp_path) == whole
+
+
+def test_weights_without_a_saved_step_are_not_taken_from_anybody(tmp_path: Path) -> None:
+    """Killed between its weights and the note that it is finished, where it was too short to save a step."""
+    short = PLAN.replace(steps=4)
+    fit(model(), Pictures(), tmp_path, short)
+    note = tmp_path / "run.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"finished": False, "step": 0}))
+    before = files(tmp_path)["weights"]
+    with pytest.raises(ValueError, match="holds another run"):
+        fit(model(), Pictures(), tmp_path, short.replace(rate=1.0))
+    assert files(tmp_path)["weights"] == before
+
+
 def test_a_full_disk_costs_no_more_than_the_steps_since_the_last_save(
     tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the system's errors are told as: the place, and what to do."""
+"""What the system's errors are told as: the place, and what to do; and in what two runs differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tacit.data.file import placed, whole
-from tacit.state import ADVICE, advised, alone
+from tacit.state import ADVICE, advised, alone, differences, named
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -42,3 +42,13 @@ def test_what_names_its_place_already_and_what_is_said_in_our_own_words_stays() 
     assert "inner/file" in advised(caught.value)
     assert advised(FileNotFoundError("There is no dataset at x.")) == "There is no dataset at x."
     assert advised(OSError(errno.ENOSPC, "The disk is full: step 3.")) == "The disk is full: step 3."
+
+
+def test_of_many_differences_a_few_are_named_briefly() -> None:
+    plan = dict.fromkeys("abcde", 1)
+    before = {"model": "x" * 5000, "plan": plan, "recipe": "line"}
+    now = {"model": "y" * 5000, "plan": dict.fromkeys(plan, 2), "recipe": "circle"}
+    told = named(list(differences(before, now)), first="recipe")
+    assert told.startswith("recipe was 'line' and is now 'circle'; model was 'xxx")
+    assert told.endswith("; plan.a was 1 and is now 2; and 4 more") and len(told) < 400
+    assert named(["a was 1 and is now 2"]) == "a was 1 and is now 2"

@@ -51,7 +51,10 @@ class Spec:
     def pictures(self) -> tuple[int, int]:
         """``frame``, for those who cannot do without."""
         if self.frame is None:
-            raise ValueError(f"The data {self.name!r} holds no frames, and this learns from pictures.")
+            raise ValueError(
+                f"The data {self.name!r} holds no frames, and this learns from pictures; give data that has some, or "
+                "learn from states: aime, lila, or clam with states."
+            )
         return self.frame
 
     @property

@@ -83,18 +83,20 @@ def rollout(
     record: int = 0,
     lockstep: int = 16,
     workers: int = 1,
+    text: str = "",
 ) -> Rollouts:
     """Let ``policy`` (or a demonstrator, or the folder of a saved policy) act for exactly ``episodes`` episodes.
 
     Episode ``k`` begins with a seed made of ``(seed, k)``, so the same episodes are played whatever the number of
     simulators or processes. ``simulators`` are used as they are, or opened by calling it, ``lockstep`` in each of the
     ``workers`` processes. A policy that draws from torch's generator repeats itself at equal ``lockstep`` and
-    ``workers``; one that does not, at any. The first ``record`` episodes are filmed.
+    ``workers``; one that does not, at any. The first ``record`` episodes are filmed. With ``text`` that is what is
+    asked of it, and not what the simulator says.
     """
     if episodes < 1 or seed < 0 or workers < 1 or lockstep < 1:
         given = f"episodes={episodes}, seed={seed}, workers={workers}, lockstep={lockstep}"
         raise ValueError(f"rollout was given {given}; the seed must be at least 0 and the others at least 1.")
-    task = _Task(seed=seed, record=record, lockstep=lockstep)
+    task = _Task(seed=seed, record=record, lockstep=lockstep, text=text)
     if workers > 1:
         trials = _spread(policy, simulators, task, episodes, workers)
     else:
@@ -210,6 +212,7 @@ class _Task:
     seed: int
     record: int
     lockstep: int
+    text: str
 
     def run(self, actor: Actor, simulators: Sequence[Simulator] | Open, numbers: Sequence[int]) -> list[_Trial]:
         if callable(simulators):
@@ -238,7 +241,7 @@ class _Task:
         done: list[_Trial] = []
         while live:
             if policy:
-                actions, memory = _decide(policy, live, memory)
+                actions, memory = _decide(policy, live, memory, text=self.text)
             else:
                 actions = np.stack([t.demonstrator.act(t.simulator) for t in live])
             for trial, action in zip(live, actions, strict=True):
@@ -270,13 +273,13 @@ class _Task:
         return trial
 
 
-def _decide(policy: Acting, live: Sequence[_Trial], memory: Any) -> tuple[np.ndarray, Any]:
+def _decide(policy: Acting, live: Sequence[_Trial], memory: Any, *, text: str) -> tuple[np.ndarray, Any]:
     """One batched decision for all live episodes."""
     frames = torch.from_numpy(np.stack([t.observation["frame"] for t in live])).permute(0, 3, 1, 2).unsqueeze(1)
     state = torch.from_numpy(np.stack([t.observation["state"] for t in live])).unsqueeze(1)
-    texts = [t.simulator.text for t in live]
-    text = None if all(x is None for x in texts) else tuple(x or "" for x in texts)
-    actions, memory = policy.act(Clip(frames=frames, state=state, text=text).to(place(policy)), memory)
+    texts = [text or t.simulator.text for t in live]
+    told = None if all(x is None for x in texts) else tuple(x or "" for x in texts)
+    actions, memory = policy.act(Clip(frames=frames, state=state, text=told).to(place(policy)), memory)
     space: Space = live[0].simulator.space
     actions = actions.detach().cpu()
     taken = space.check(actions.float().numpy() if actions.is_floating_point() else actions.numpy(), len(live))

@@ -17,6 +17,7 @@ from tacit.parts.units import PAD, UNKNOWN, Units, ahead, centred
 from tacit.policies.policy import Memory, Policy, recall
 
 GLANCE, MANY = 4, 10_000  # side of the picture that tells sights apart, and frames that sights are found among
+SURE = 0.5  # of its next action a merge must be, where nobody says
 
 
 class Chunked(Policy):
@@ -64,11 +65,17 @@ class Chunked(Policy):
 
 
 @torch.no_grad()
-def vocabulary(units: Units, data: Episodes, *, sights: int = 0, sure: float = 0.0) -> Units:
+def vocabulary(units: Units, data: Episodes, *, sights: int = 0, sure: float | None = None) -> Units:
     """``units`` grown from the labelled stretches of ``data``; with ``sights``, told apart by that many kinds of view.
 
     What is seen is put into kinds by a picture of four by four pixels: coarse, but it needs no labels and no training.
     """
+    if sure is not None and not sights:
+        raise ValueError(
+            f"sure={sure:g} was given without sights: how sure a merge is of its next action is asked within kinds of "
+            "what is seen, and without them merges go by count alone. Give sights as well, such as 16, or leave sure "
+            "out."
+        )
     mask, actions, glances = data.mask, [], []
     for number, start in enumerate(data.starts):
         edges = np.flatnonzero(np.diff(np.r_[0, mask[start : start + data.lengths[number]], 0].astype(np.int8)))
@@ -85,4 +92,4 @@ def vocabulary(units: Units, data: Episodes, *, sights: int = 0, sure: float = 0
         return units.learn(actions)
     every = torch.cat(glances)
     kinds = centred(every[:: -(-len(every) // MANY)], sights)
-    return units.learn(actions, [torch.cdist(g, kinds).argmin(1) for g in glances], sure=sure)
+    return units.learn(actions, [torch.cdist(g, kinds).argmin(1) for g in glances], sure=SURE if sure is None else sure)

@@ -36,7 +36,8 @@ def bc(
         0.18 with 64 (results/demo.json: normalised[method=bc,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    look: Any = encoder or Keypoints(frame=data.spec.pictures, points=points, width=width)
+    frame = data.spec.pictures
+    look: Any = encoder or Keypoints(frame=frame, points=points, width=width)
     policy = Cloning(
         encoder=look,
         features=look.dim,

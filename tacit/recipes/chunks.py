@@ -23,7 +23,7 @@ def chunks(
     letters: int = 32,
     longest: int = 8,
     sights: int = 0,
-    sure: float = 0.5,
+    sure: float | None = None,
     points: int = 16,
     channels: int = 32,
     past: int = 1,

@@ -39,7 +39,8 @@ def idm(
         0.26 with 64 (results/demo.json: normalised[method=idm,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    eyes = encoder or Keypoints(frame=data.spec.pictures, points=16)
+    frame = data.spec.pictures
+    eyes = encoder or Keypoints(frame=frame, points=16)
     head = Head(features=eyes.dim * (past + 2), space=data.spec.actions, width=hidden)  # type: ignore[operator]
     inverse = Supervised(encoder=eyes, features=eyes.dim, head=head, past=past)  # type: ignore[arg-type]
     fit(inverse, data.clips(past + 2, labelled=1.0), out and out / "inverse", plan, about={"recipe": "idm"})

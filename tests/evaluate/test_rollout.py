@@ -165,6 +165,8 @@ def test_policy_is_called_in_batches_and_told_the_text() -> None:
     assert max(policy.batches) == 8 and policy.batches[0] == 8
     assert sum(policy.batches) == done.lengths.sum()  # no row is played after its end, none twice
     assert policy.texts == {Corridor.text}
+    rollout(asked := Mindful(), [Corridor()], episodes=2, seed=0, text="stay where you are")
+    assert asked.texts == {"stay where you are"}
 
 
 def test_scripted_actors_do_not_depend_on_the_order_of_playing() -> None:

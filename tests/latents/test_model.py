@@ -206,7 +206,7 @@ def test_a_clip_of_one_frame_has_no_latent(kind: str) -> None:
 
 def test_two_steps_of_a_window_are_compared_where_its_clips_hold_two() -> None:
     model = window(signals=(Composition(),))
-    with pytest.raises(ValueError, match=r"frames hold one; draw data.clips\(5\)"):
+    with pytest.raises(ValueError, match=r"trains on 5: data.clips\(5\)"):
         model.loss(clips(frames=4)["frames"])
     assert model.loss(clips(frames=5)["frames"])[1]["composition"] > 0
 

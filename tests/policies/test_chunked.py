@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tacit.clip import Clip, Space
@@ -11,6 +12,8 @@ from tacit.envs.dots import Board
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.units import Units
 from tacit.policies.chunked import Chunked, vocabulary
+from tacit.recipes.chunks import TINY, chunks
+from tacit.train import Plan
 
 FIVE = Space("discrete", 5)
 
@@ -57,3 +60,14 @@ def test_a_vocabulary_is_grown_from_labelled_stretches_only() -> None:
     assert said == [[0, 1], [0, 1, 0, 1]]
     seen = vocabulary(Units(space=FIVE, size=12, longest=4), told, sights=2, sure=0.5)
     assert all(set(row[row >= 0].tolist()) <= {0, 1} for row in seen.pieces if (row >= 0).sum() > 1)
+
+
+def test_how_sure_a_merge_is_cannot_be_asked_without_sights() -> None:
+    data = toys.dots(Board(size=16, discrete=True, goal=False), episodes=2, length=12).episodes
+    with pytest.raises(ValueError, match=r"sure=0.9 was given without sights: .* Give sights as well"):
+        chunks(data, None, sure=0.9, plan=Plan(steps=1), **TINY)
+    grown = [
+        vocabulary(Units(space=FIVE, size=12, longest=4), data, sights=2, **sure).pieces
+        for sure in ({}, {"sure": 0.5}, {"sure": 1.0})
+    ]
+    assert torch.equal(grown[0], grown[1]) and not torch.equal(grown[1], grown[2])
