@@ -29,7 +29,10 @@ from tacit.evaluate.probe import probe
 from tacit.evaluate.rollout import rollout
 from tacit.info import Unknown
 from tacit.latents.model import LatentActions, label
+from tacit.parts.books import VQ
 from tacit.recipes.follow import follow
+from tacit.recipes.laom import TINY as NARROW
+from tacit.recipes.laom import laom
 from tacit.recipes.tacit import TINY
 from tacit.recipes.tacit import tacit as found
 from tacit.train import Plan
@@ -232,6 +235,35 @@ def test_a_method_of_ones_own_that_wants_labels_is_trained_on_each_budget(home: 
     assert [(row["recipe"], row["labels"], row["taught"]) for row in report.rows] == [("mine", 8, 8), ("mine", 16, 16)]
     assert Method.of(mine, terms).plan == Plan(rate=2e-3, **plan), "its own plan, as far as nobody says otherwise"
     assert not Method.of("tacit", terms).taught and Method.of("bc", terms).acts
+
+
+def begun(
+    data: Episodes,
+    out: Path | None,
+    *,
+    labelled: float = 0.25,
+    bottleneck: VQ = VQ(codes=4, dim=4),
+    plan: Plan = Plan(rate=2e-3),
+) -> LatentActions:
+    """Somebody's own method, whose default is a part."""
+    return laom(data, out, labelled=labelled, bottleneck=bottleneck, plan=plan, **NARROW)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "budgets", "seeds"),
+    [("laom", (8, 16), [1]), (begun, (16,), [0, 1])],
+    ids=["a saved part, two budgets", "a default part, two seeds"],
+)
+def test_no_cell_and_no_budget_begins_from_what_another_trained(
+    recipe: Any, budgets: tuple[int, ...], seeds: list[int], home: Path, tmp_path: Path
+) -> None:
+    VQ(codes=4, dim=4).save(tmp_path / "book")
+    knobs = {"laom": {**NARROW, "labelled": 0.25, "bottleneck": str(tmp_path / "book")}} if recipe == "laom" else {}
+    for name, some, each in (("both", budgets, seeds), ("alone", budgets[-1:], seeds[-1:])):
+        plan = {"steps": 4, "batch": 8, "rate": 2e-3}
+        terms = Terms(some, episodes=1, held=0.3, most=64, plan=plan, knobs=knobs)
+        compare([recipe], [home / "video"], tmp_path / name, seeds=each, terms=terms)
+    assert numbers(tmp_path / "both")[-1] == numbers(tmp_path / "alone")[0]
 
 
 def test_data_without_labels_are_compared_by_their_latents_alone(home: Path, tmp_path: Path) -> None:
