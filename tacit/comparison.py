@@ -130,7 +130,7 @@ class Work:
 
 def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Sequence[int]) -> list[Cell]:
     """The cells in the order in which they are worked through: seed by seed, so that early on there is one of each."""
-    each, paths = list(dict.fromkeys(recipes)), list(dict.fromkeys(Path(path) for path in data))
+    each, paths = _named(recipes), list({Path(path).resolve(): Path(path) for path in data}.values())
     numbers = list(range(seeds) if isinstance(seeds, int) else dict.fromkeys(seeds))
     if not each or not paths or not numbers:
         given = f"{len(each)} recipes, {len(paths)} datasets and {len(numbers)} seeds"
@@ -141,6 +141,24 @@ def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Seq
         names = ["-".join(path.resolve().parts[-depth:]) for path in paths]
     pairs = list(zip(paths, names, strict=True))
     return [Cell(recipe, path, name, seed) for seed in numbers for path, name in pairs for recipe in each]
+
+
+def _named(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The recipes, each once; cells are kept by their names, so that two of one name would overwrite each other's."""
+    each = list(dict.fromkeys(recipes))
+    for recipe in each:
+        if not isinstance(recipe, str) and not hasattr(recipe, "__name__"):
+            raise here.Unknown(
+                f"The recipe {recipe!r} has no name to keep its cells by; wanted a function. Wrap it in one of its own "
+                "(def), or give the function inside it, and its arguments as Terms(knobs={NAME: {KNOB: VALUE}})."
+            )
+    names = [called(recipe) for recipe in each]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise here.Unknown(
+            f"{len(twice)} different recipes are called {twice[0]!r}, and each one's cells are kept by its name: "
+            "rename the others, or compare them in folders of their own."
+        )
+    return each
 
 
 def rehearsed(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int, terms: Terms, workers: int) -> Report:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,22 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     cells = planned(["bc"], [tmp_path / "a" / "video", tmp_path / "b" / "video"], seeds=1)
     assert [cell.name for cell in cells] == ["a-video", "b-video"]
     assert len({cell.stem for cell in cells}) == 2
+
+
+def test_a_folder_given_twice_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(planned(["bc"], [Path("video"), tmp_path / "video"], seeds=1)) == 1
+
+
+def test_recipes_that_cannot_be_told_apart_by_name_are_refused(home: Path, tmp_path: Path) -> None:
+    first, second = (lambda data, out: data), (lambda data, out: out)
+    assert len(planned([first, first, "bc"], [home / "video"], seeds=1)) == 2, "the same one twice is one"
+    for same in ([first, second], ["tacit", found]):
+        with pytest.raises(Unknown, match="2 different recipes are called .* rename"):
+            compare(same, [home / "video"], tmp_path / "out")
+    with pytest.raises(Unknown, match=r"partial.* has no name .* Wrap it in one of its own \(def\)"):
+        compare([partial(mine, labelled=0.1)], [home / "video"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
