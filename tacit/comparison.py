@@ -193,8 +193,12 @@ def _checked(cells: Sequence[Cell], terms: Terms, *, workers: int, decoded: bool
             raise here.Unknown.of("recipe", recipe, known=(*known, *ENDS))
         if recipe in ENDS and not terms.labels:
             raise here.Unknown(f"{name} does nothing but act, and without --labels nobody acts.")
-        if recipe not in ENDS:
-            Method.of(recipe, terms)
+        method = None if recipe in ENDS else Method.of(recipe, terms)
+        if method and method.acts and not terms.labels:
+            raise here.Unknown(f"{name} makes a policy of labels, and --labels gives none: give --labels N.")
+        if method and method.taught and not terms.labels:
+            to_do = f"give --labels N, or --knobs {name}.labelled=0 to train it without"
+            raise here.Unknown(f"{name} takes labels inside its training, and --labels gives none: {to_do}.")
     Method.of("follow", terms)
     for name in terms.knobs.keys() - {*names, "follow"}:
         raise here.Unknown.of("recipe in this comparison to set knobs of", name, known=[*names, "follow"])

@@ -192,6 +192,9 @@ def test_a_recipe_that_fails_is_a_row_with_its_reason_and_stops_no_other(
         (["compare", "tacit", "--data", "video", "--seeds", "0"], "0 seeds"),
         (["compare", "random", "--data", "video", "--labels"], "nobody acts"),
         (["compare", "tacit", "--data", "video", "--labels", "0"], "at least 1"),
+        (["compare", "laom_labels", "--data", "video", "--labels"], "--labels gives none: give --labels N, or --knobs"),
+        (["compare", "laom", "--data", "video", "--labels", "--knobs", "laom.labelled=0.25"], "laom.labelled=0 to"),
+        (["compare", "bc", "--data", "video", "--labels"], "--labels gives none: give --labels N."),
     ],
     ids=lambda value: " ".join(value[4:]) if isinstance(value, list) else "",
 )
