@@ -57,7 +57,7 @@ def compare(
     try:
         with contextlib.closing(stream) as answers:
             for count, (cell, told) in enumerate(zip(left, answers, strict=True), 1):
-                if isinstance(told, Fault) or not work.note(cell).exists():  # its process died, or kept it elsewhere
+                if isinstance(told, Fault) or not work.done(cell):  # its process died, or kept it elsewhere
                     told = work.keep(cell, work.failed(cell, told.why) if isinstance(told, Fault) else told)
                 rest = (time.perf_counter() - began) / count * (len(left) - count)
                 how = f"failed: {told['failed']}" if told["failed"] else duration(told["seconds"])
@@ -120,12 +120,36 @@ class Work:
 
     def read(self, cell: Cell) -> dict[str, Any]:
         """A cell as it was kept."""
-        found: dict[str, Any] = json.loads(self.note(cell).read_text())
+        note = self.note(cell)
+        found = _recalled(note, rows=list, failed=str, seconds=float)
+        if not found["rows"] or not all(_tells(row, cell) for row in found["rows"]):
+            raise ValueError(f"{note} is damaged: its rows are not those of {cell}")
         return found
 
     def done(self, cell: Cell) -> bool:
-        """Whether a cell has its numbers."""
-        return self.note(cell).exists() and not self.read(cell)["failed"]
+        """Whether a cell has its numbers; one whose file is damaged has none, and is run anew."""
+        try:
+            return self.note(cell).exists() and not self.read(cell)["failed"]
+        except ValueError as error:
+            log.warning("%s. %s is run anew.", error, cell)
+            return False
+
+
+def _tells(row: Any, cell: Cell) -> bool:
+    """Whether it is a row of this cell, with what a report sorts rows by."""
+    return isinstance(row, dict) and cell.row.items() <= row.items() and {"labels", "taught"} <= row.keys()
+
+
+def _recalled(path: Path, **wanted: type) -> dict[str, Any]:
+    """What was written down in a file; one that is not whole, or holds something else, is named."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    told = found if isinstance(found, dict) else {}
+    if lost := [key for key, kind in wanted.items() if not isinstance(told.get(key), kind)]:
+        raise ValueError(f"{path} is damaged: it does not tell its {' and '.join(lost)}")
+    return told
 
 
 def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Sequence[int]) -> list[Cell]:
@@ -223,7 +247,11 @@ def _settled(out: Path, now: dict[str, Any], *, fresh: bool) -> None:
         raise FileExistsError(f"{out} holds {held[:3]}, which no comparison put there; give another folder.")
     if fresh and out.exists():
         shutil.rmtree(out)
-    before = json.loads(note.read_text()) if note.exists() else now
+    try:
+        before = _recalled(note, recipes=dict, data=dict) if note.exists() else now
+    except ValueError as error:
+        lost = "Nothing else tells which settings the cells beside it were made with"
+        raise ValueError(f"{error}. {lost}: give another folder, or --fresh to delete {out} and begin anew.") from error
     both = {kind: {**before[kind], **now[kind]} for kind in ("recipes", "data")}  # to these more may be added
     alike = {kind: {name: value for name, value in both[kind].items() if name in before[kind]} for kind in both}
     if differing := list(differences(before, {**now, **alike})):

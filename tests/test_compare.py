@@ -20,7 +20,7 @@ import tacit.data
 from tacit import comparison
 from tacit.cell import Method, Terms
 from tacit.cli import main
-from tacit.comparison import compare, planned
+from tacit.comparison import Work, compare, planned
 from tacit.data.collect import collect, opened
 from tacit.data.episodes import Episodes
 from tacit.data.scale import spread
@@ -160,6 +160,56 @@ def test_fresh_begins_anew_and_a_folder_of_something_else_is_left_alone(home: Pa
     (tmp_path / "aunt" / "letter.txt").write_text("dear")
     assert main([*only, str(tmp_path / "aunt"), "--fresh"]) == 1
     assert [path.name for path in (tmp_path / "aunt").iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged: Expecting"),
+        (lambda text: "", "is damaged: Expecting value"),
+        (lambda text: "[1, 2]", "does not tell its rows and failed and seconds"),
+        (lambda text: text.replace('"rows"', '"lines"'), "does not tell its rows"),
+        (lambda text: text.replace('"labels": 8', '"lables": 8'), "its rows are not those of tacit on video, seed 1"),
+        (lambda text: text.replace('"seed": 1', '"seed": 0'), "its rows are not those of tacit on video, seed 1"),
+    ],
+    ids=["cut short", "empty", "no object", "no rows", "rows of something else", "another cell's"],
+)
+def test_a_damaged_cell_is_named_and_is_not_finished(
+    spoil: Any, says: str, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(home / "whole", tmp_path / "out"))
+    cells = planned(["tacit"], [home / "video"], seeds=2)
+    work, hurt = Work(out, Terms(), cells), out / "cells" / "tacit-video-1.json"
+    assert all(map(work.done, cells)) and not caplog.text
+    hurt.write_text(spoil(hurt.read_text()))
+    assert [work.done(cell) for cell in cells] == [True, False]
+    assert f"{hurt} is damaged: " in caplog.text and says in caplog.text
+
+
+def test_a_damaged_cell_is_run_anew(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = Path(shutil.copytree(home / "whole", tmp_path / "out"))
+    hurt = out / "cells" / "tacit-video-1.json"
+    os.truncate(hurt, 100)
+    before = files(out / "cells")
+    assert main([*GRID, *SMALL, *KNOBS, "--out", str(out)]) == 0
+    assert f"{hurt} is damaged: " in caplog.text and "tacit on video, seed 1 is run anew" in caplog.text
+    assert numbers(out) == numbers(home / "whole")
+    assert {name for name, when in files(out / "cells").items() if before[name] != when} == {hurt.name}
+
+
+@pytest.mark.parametrize("text", ['{"recipes": {"tac', "{}", '{"recipes": {}, "data": null}'])
+def test_a_damaged_note_of_a_comparison_is_named_with_what_to_do(
+    text: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = ("compare", "random", "--data", "video", "--seeds", "1", "--labels", "8", *SMALL, "--out")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "compare.json").write_text(text)
+    assert main([*only, str(out)]) == 1
+    complaint = capsys.readouterr().err
+    assert f"{out / 'compare.json'} is damaged: " in complaint and f"--fresh to delete {out}" in complaint
+    assert (out / "compare.json").read_text() == text
+    assert main([*only, str(out), "--fresh"]) == 0 and rows(out)[0]["episodes"] == 2
 
 
 def test_a_recipe_that_fails_is_a_row_with_its_reason_and_stops_no_other(
