@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,13 @@ def numbers(out: Path) -> list[dict[str, Any]]:
 
 def files(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_help_says_of_every_option_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    options = re.split(r"\s(?=--[a-z])", re.sub(r"[\s│]+", " ", capsys.readouterr().out))
+    bare = [told for told in options if re.fullmatch(r"--\S+ (\S+ |\[.*\] )?\(default.*", told)]
+    assert len(options) > 30 and not bare
 
 
 def test_there_is_a_row_for_every_cell_and_budget_with_all_that_was_asked_for(home: Path) -> None:
