@@ -9,7 +9,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def compare(
     left = [cell for cell in cells if not whole.done(cell)]
     if len(left) < len(cells):
         console.print(f"{len(cells) - len(left)} of {len(cells)} cells are finished and reused")
-    work, began = Work(out, terms, left), time.perf_counter()
+    plain = [replace(cell, data=cell.data.absolute()) for cell in left]  # a cluster's processes stand in other folders
+    work, began = Work(out.absolute(), terms, plain), time.perf_counter()
     stream = spread(work, stop=len(left), workers=workers, engine=engine)
     try:
         with contextlib.closing(stream) as answers:
