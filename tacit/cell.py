@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import time
@@ -92,6 +93,7 @@ class Method:
         signature, hints, kinds = inspect.signature(function), get_type_hints(function), here.parts(function)
         known = {k: p.default for k, p in signature.parameters.items() if k not in ("data", "out", "plan")}
         knobs: dict[str, Any] = {"source": source} if "source" in known else {}
+        knobs |= {k: copy.deepcopy(v) for k, v in known.items() if isinstance(v, Part)}  # a default is all calls' own
         changes = dict(terms.plan)
         for knob, value in terms.knobs.get(name, {}).items():
             if knob.startswith("plan."):
@@ -140,8 +142,10 @@ class Cell:
         if self.recipe in ENDS:
             yield {**self.row, "labels": 0, "taught": 0, **self._acted(self._end(terms, train), terms, train)}
             return
-        method, facts = Method.of(self.recipe, terms, source=source, seed=self.seed), dict[str, Any]()
+        facts = dict[str, Any]()
         for budget in terms.labels or (0,):
+            # Anew for each: a part among the knobs is trained in place, and no budget begins from another's.
+            method = Method.of(self.recipe, terms, source=source, seed=self.seed)
             some = train.keep_labels(budget, seed=self.seed, source=source or None)
             place = home / str(budget) if method.acts or method.taught else home
             if method.acts:

@@ -32,6 +32,7 @@ on; recipes, data and seeds may be added to it.
 
 
 Words = Annotated[tuple[str, ...], arg(metavar="RECIPE.KNOB=VALUE ...")]
+Source = Annotated[Name, arg(metavar="NAME")]
 File = Annotated[Path | None, arg(metavar="FILE.json")]
 
 
@@ -45,9 +46,7 @@ class Asked:
     seeds: int = 3  # how often, each time with other weights, other labels and other episodes to act in
     labels: tuple[int, ...] = (16, 64, 256)  # budgets; with no number nobody acts
     env: Name = None  # where policies act; where the data were recorded, if not given
-    source: Annotated[Name, arg(metavar="NAME")] = (
-        None  # whose episodes are labelled and cloned; expert, if there are others beside
-    )
+    source: Source = None  # whose episodes are labelled and cloned; expert, if there are others beside
     episodes: int = 50  # that each policy acts in
     held: float = 0.2  # share of the episodes that is kept back to judge on
     size: Count = None  # side of the pictures; as they are recorded, if not given

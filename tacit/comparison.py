@@ -9,7 +9,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,13 @@ def compare(
     left = [cell for cell in cells if not whole.done(cell)]
     if len(left) < len(cells):
         console.print(f"{len(cells) - len(left)} of {len(cells)} cells are finished and reused")
-    work, began = Work(out, terms, left), time.perf_counter()
+    plain = [replace(cell, data=cell.data.absolute()) for cell in left]  # a cluster's processes stand in other folders
+    work, began = Work(out.absolute(), terms, plain), time.perf_counter()
     stream = spread(work, stop=len(left), workers=workers, engine=engine)
     try:
         with contextlib.closing(stream) as answers:
             for count, (cell, told) in enumerate(zip(left, answers, strict=True), 1):
-                if isinstance(told, Fault) or not work.note(cell).exists():  # its process died, or kept it elsewhere
+                if isinstance(told, Fault) or not work.done(cell):  # its process died, or kept it elsewhere
                     told = work.keep(cell, work.failed(cell, told.why) if isinstance(told, Fault) else told)
                 rest = (time.perf_counter() - began) / count * (len(left) - count)
                 how = f"failed: {told['failed']}" if told["failed"] else duration(told["seconds"])
@@ -121,17 +122,41 @@ class Work:
 
     def read(self, cell: Cell) -> dict[str, Any]:
         """A cell as it was kept."""
-        found: dict[str, Any] = json.loads(self.note(cell).read_text())
+        note = self.note(cell)
+        found = _recalled(note, rows=list, failed=str, seconds=float)
+        if not found["rows"] or not all(_tells(row, cell) for row in found["rows"]):
+            raise ValueError(f"{note} is damaged: its rows are not those of {cell}")
         return found
 
     def done(self, cell: Cell) -> bool:
-        """Whether a cell has its numbers."""
-        return self.note(cell).exists() and not self.read(cell)["failed"]
+        """Whether a cell has its numbers; one whose file is damaged has none, and is run anew."""
+        try:
+            return self.note(cell).exists() and not self.read(cell)["failed"]
+        except ValueError as error:
+            log.warning("%s. %s is run anew.", error, cell)
+            return False
+
+
+def _tells(row: Any, cell: Cell) -> bool:
+    """Whether it is a row of this cell, with what a report sorts rows by."""
+    return isinstance(row, dict) and cell.row.items() <= row.items() and {"labels", "taught"} <= row.keys()
+
+
+def _recalled(path: Path, **wanted: type) -> dict[str, Any]:
+    """What was written down in a file; one that is not whole, or holds something else, is named."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    told = found if isinstance(found, dict) else {}
+    if lost := [key for key, kind in wanted.items() if not isinstance(told.get(key), kind)]:
+        raise ValueError(f"{path} is damaged: it does not tell its {' and '.join(lost)}")
+    return told
 
 
 def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Sequence[int]) -> list[Cell]:
     """The cells in the order in which they are worked through: seed by seed, so that early on there is one of each."""
-    each, paths = list(dict.fromkeys(recipes)), list(dict.fromkeys(Path(path) for path in data))
+    each, paths = _named(recipes), list({Path(path).resolve(): Path(path) for path in data}.values())
     numbers = list(range(seeds) if isinstance(seeds, int) else dict.fromkeys(seeds))
     if not each or not paths or not numbers:
         given = f"{len(each)} recipes, {len(paths)} datasets and {len(numbers)} seeds"
@@ -142,6 +167,24 @@ def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Seq
         names = ["-".join(path.resolve().parts[-depth:]) for path in paths]
     pairs = list(zip(paths, names, strict=True))
     return [Cell(recipe, path, name, seed) for seed in numbers for path, name in pairs for recipe in each]
+
+
+def _named(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The recipes, each once; cells are kept by their names, so that two of one name would overwrite each other's."""
+    each = list(dict.fromkeys(recipes))
+    for recipe in each:
+        if not isinstance(recipe, str) and not hasattr(recipe, "__name__"):
+            raise here.Unknown(
+                f"The recipe {recipe!r} has no name to keep its cells by; wanted a function. Wrap it in one of its own "
+                "(def), or give the function inside it, and its arguments as Terms(knobs={NAME: {KNOB: VALUE}})."
+            )
+    names = [called(recipe) for recipe in each]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise here.Unknown(
+            f"{len(twice)} different recipes are called {twice[0]!r}, and each one's cells are kept by its name: "
+            "rename the others, or compare them in folders of their own."
+        )
+    return each
 
 
 def rehearsed(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int, terms: Terms, workers: int) -> Report:
@@ -180,7 +223,7 @@ def _checked(cells: Sequence[Cell], terms: Terms, *, workers: int, decoded: bool
         if recipe in ENDS and not terms.labels:
             raise here.Unknown(f"{name} does nothing but act, and without --labels nobody acts.")
         if recipe not in ENDS:
-            methods[name] = Method.of(recipe, terms)
+            methods[name] = _fitted(name, Method.of(recipe, terms), labels=bool(terms.labels))
     Method.of("follow", terms)
     for name in terms.knobs.keys() - {*names, "follow"}:
         raise here.Unknown.of("recipe in this comparison to set knobs of", name, known=[*names, "follow"])
@@ -197,6 +240,16 @@ def _checked(cells: Sequence[Cell], terms: Terms, *, workers: int, decoded: bool
     told = {**asdict(terms), "recipes": {name: terms.knobs.get(name, {}) for name in names}, "data": prints}
     plain: dict[str, Any] = json.loads(json.dumps(told | {"knobs": terms.knobs.get("follow", {})}, default=str))
     return plain
+
+
+def _fitted(name: str, method: Method, *, labels: bool) -> Method:
+    """The method, refused where it wants labels and none are to be given."""
+    if method.acts and not labels:
+        raise here.Unknown(f"{name} makes a policy of labels, and --labels gives none: give --labels N.")
+    if method.taught and not labels:
+        to_do = f"give --labels N, or --knobs {name}.labelled=0 to train it without"
+        raise here.Unknown(f"{name} takes labels inside its training, and --labels gives none: {to_do}.")
+    return method
 
 
 def _seen(methods: dict[str, Method], data: Episodes, *, path: Path) -> None:
@@ -217,7 +270,11 @@ def _settled(out: Path, now: dict[str, Any], *, fresh: bool) -> None:
         raise FileExistsError(f"{out} holds {held[:3]}, which no comparison put there; give another folder.")
     if fresh and out.exists():
         shutil.rmtree(out)
-    before = json.loads(note.read_text()) if note.exists() else now
+    try:
+        before = _recalled(note, recipes=dict, data=dict) if note.exists() else now
+    except ValueError as error:
+        lost = "Nothing else tells which settings the cells beside it were made with"
+        raise ValueError(f"{error}. {lost}: give another folder, or --fresh to delete {out} and begin anew.") from error
     both = {kind: {**before[kind], **now[kind]} for kind in ("recipes", "data")}  # to these more may be added
     alike = {kind: {name: value for name, value in both[kind].items() if name in before[kind]} for kind in both}
     if differing := list(differences(before, {**now, **alike})):

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tacit.data
-from tacit import comparison
 from tacit.cell import Method, Terms
 from tacit.cli import main
-from tacit.comparison import compare, planned
+from tacit.comparison import Work, compare, planned
 from tacit.data.collect import collect, opened
 from tacit.data.episodes import Episodes
-from tacit.data.scale import spread
 from tacit.evaluate.content import bits
 from tacit.evaluate.latents import judge
 from tacit.evaluate.probe import probe
 from tacit.evaluate.rollout import rollout
 from tacit.info import Unknown
 from tacit.latents.model import LatentActions, label
+from tacit.parts.books import VQ
 from tacit.recipes.follow import follow
+from tacit.recipes.laom import TINY as NARROW
+from tacit.recipes.laom import laom
 from tacit.recipes.tacit import TINY
 from tacit.recipes.tacit import tacit as found
 from tacit.train import Plan
@@ -64,6 +67,13 @@ def numbers(out: Path) -> list[dict[str, Any]]:
 
 def files(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_help_says_of_every_option_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    options = re.split(r"\s(?=--[a-z])", re.sub(r"[\s│]+", " ", capsys.readouterr().out))
+    bare = [told for told in options if re.fullmatch(r"--\S+ (\S+ |\[.*\] )?\(default.*", told)]
+    assert len(options) > 30 and not bare
 
 
 def test_there_is_a_row_for_every_cell_and_budget_with_all_that_was_asked_for(home: Path) -> None:
@@ -158,6 +168,56 @@ def test_fresh_begins_anew_and_a_folder_of_something_else_is_left_alone(home: Pa
     assert [path.name for path in (tmp_path / "aunt").iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged: Expecting"),
+        (lambda text: "", "is damaged: Expecting value"),
+        (lambda text: "[1, 2]", "does not tell its rows and failed and seconds"),
+        (lambda text: text.replace('"rows"', '"lines"'), "does not tell its rows"),
+        (lambda text: text.replace('"labels": 8', '"lables": 8'), "its rows are not those of tacit on video, seed 1"),
+        (lambda text: text.replace('"seed": 1', '"seed": 0'), "its rows are not those of tacit on video, seed 1"),
+    ],
+    ids=["cut short", "empty", "no object", "no rows", "rows of something else", "another cell's"],
+)
+def test_a_damaged_cell_is_named_and_is_not_finished(
+    spoil: Any, says: str, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(home / "whole", tmp_path / "out"))
+    cells = planned(["tacit"], [home / "video"], seeds=2)
+    work, hurt = Work(out, Terms(), cells), out / "cells" / "tacit-video-1.json"
+    assert all(map(work.done, cells)) and not caplog.text
+    hurt.write_text(spoil(hurt.read_text()))
+    assert [work.done(cell) for cell in cells] == [True, False]
+    assert f"{hurt} is damaged: " in caplog.text and says in caplog.text
+
+
+def test_a_damaged_cell_is_run_anew(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = Path(shutil.copytree(home / "whole", tmp_path / "out"))
+    hurt = out / "cells" / "tacit-video-1.json"
+    os.truncate(hurt, 100)
+    before = files(out / "cells")
+    assert main([*GRID, *SMALL, *KNOBS, "--out", str(out)]) == 0
+    assert f"{hurt} is damaged: " in caplog.text and "tacit on video, seed 1 is run anew" in caplog.text
+    assert numbers(out) == numbers(home / "whole")
+    assert {name for name, when in files(out / "cells").items() if before[name] != when} == {hurt.name}
+
+
+@pytest.mark.parametrize("text", ['{"recipes": {"tac', "{}", '{"recipes": {}, "data": null}'])
+def test_a_damaged_note_of_a_comparison_is_named_with_what_to_do(
+    text: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = ("compare", "random", "--data", "video", "--seeds", "1", "--labels", "8", *SMALL, "--out")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "compare.json").write_text(text)
+    assert main([*only, str(out)]) == 1
+    complaint = capsys.readouterr().err
+    assert f"{out / 'compare.json'} is damaged: " in complaint and f"--fresh to delete {out}" in complaint
+    assert (out / "compare.json").read_text() == text
+    assert main([*only, str(out), "--fresh"]) == 0 and rows(out)[0]["episodes"] == 2
+
+
 def test_a_recipe_that_fails_is_a_row_with_its_reason_and_stops_no_other(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +248,9 @@ def test_a_recipe_that_fails_is_a_row_with_its_reason_and_stops_no_other(
         (["compare", "tacit", "--data", "video", "--seeds", "0"], "0 seeds"),
         (["compare", "random", "--data", "video", "--labels"], "nobody acts"),
         (["compare", "tacit", "--data", "video", "--labels", "0"], "at least 1"),
+        (["compare", "laom_labels", "--data", "video", "--labels"], "--labels gives none: give --labels N, or --knobs"),
+        (["compare", "laom", "--data", "video", "--labels", "--knobs", "laom.labelled=0.25"], "laom.labelled=0 to"),
+        (["compare", "bc", "--data", "video", "--labels"], "--labels gives none: give --labels N."),
     ],
     ids=lambda value: " ".join(value[4:]) if isinstance(value, list) else "",
 )
@@ -232,6 +295,35 @@ def test_a_method_of_ones_own_that_wants_labels_is_trained_on_each_budget(home: 
     assert [(row["recipe"], row["labels"], row["taught"]) for row in report.rows] == [("mine", 8, 8), ("mine", 16, 16)]
     assert Method.of(mine, terms).plan == Plan(rate=2e-3, **plan), "its own plan, as far as nobody says otherwise"
     assert not Method.of("tacit", terms).taught and Method.of("bc", terms).acts
+
+
+def begun(
+    data: Episodes,
+    out: Path | None,
+    *,
+    labelled: float = 0.25,
+    bottleneck: VQ = VQ(codes=4, dim=4),
+    plan: Plan = Plan(rate=2e-3),
+) -> LatentActions:
+    """Somebody's own method, whose default is a part."""
+    return laom(data, out, labelled=labelled, bottleneck=bottleneck, plan=plan, **NARROW)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "budgets", "seeds"),
+    [("laom", (8, 16), [1]), (begun, (16,), [0, 1])],
+    ids=["a saved part, two budgets", "a default part, two seeds"],
+)
+def test_no_cell_and_no_budget_begins_from_what_another_trained(
+    recipe: Any, budgets: tuple[int, ...], seeds: list[int], home: Path, tmp_path: Path
+) -> None:
+    VQ(codes=4, dim=4).save(tmp_path / "book")
+    knobs = {"laom": {**NARROW, "labelled": 0.25, "bottleneck": str(tmp_path / "book")}} if recipe == "laom" else {}
+    for name, some, each in (("both", budgets, seeds), ("alone", budgets[-1:], seeds[-1:])):
+        plan = {"steps": 4, "batch": 8, "rate": 2e-3}
+        terms = Terms(some, episodes=1, held=0.3, most=64, plan=plan, knobs=knobs)
+        compare([recipe], [home / "video"], tmp_path / name, seeds=each, terms=terms)
+    assert numbers(tmp_path / "both")[-1] == numbers(tmp_path / "alone")[0]
 
 
 def test_data_without_labels_are_compared_by_their_latents_alone(home: Path, tmp_path: Path) -> None:
@@ -284,18 +376,38 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert len({cell.stem for cell in cells}) == 2
 
 
+def test_a_folder_given_twice_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(planned(["bc"], [Path("video"), tmp_path / "video"], seeds=1)) == 1
+
+
+def test_recipes_that_cannot_be_told_apart_by_name_are_refused(home: Path, tmp_path: Path) -> None:
+    first, second = (lambda data, out: data), (lambda data, out: out)
+    assert len(planned([first, first, "bc"], [home / "video"], seeds=1)) == 2, "the same one twice is one"
+    for same in ([first, second], ["tacit", found]):
+        with pytest.raises(Unknown, match="2 different recipes are called .* rename"):
+            compare(same, [home / "video"], tmp_path / "out")
+    with pytest.raises(Unknown, match=r"partial.* has no name .* Wrap it in one of its own \(def\)"):
+        compare([partial(mine, labelled=0.1)], [home / "video"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
-def test_processes_give_the_rows_of_one_and_a_cluster_is_asked_by_name(
+def test_processes_give_the_rows_of_one(home: Path, tmp_path: Path) -> None:
+    assert main([*GRID, *SMALL, *KNOBS, "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    assert numbers(tmp_path / "out") == numbers(home / "whole")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_began_in_another_folder_gives_the_rows_of_one_process(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That a cluster answers as processes do is tested of ``spread`` itself, for starting one takes long."""
-    asked: list[str] = []
-
-    def recording(work: Any, *, stop: int, workers: int, engine: str) -> Any:
-        asked.append(engine)
-        return spread(work, stop=stop, workers=workers)
-
-    monkeypatch.setattr(comparison, "spread", recording)
-    words = [*GRID, *SMALL, *KNOBS, "--out", str(tmp_path / "out"), "--workers", "2", "--engine", "ray"]
-    assert main(words) == 0 and asked == ["ray"]
-    assert numbers(tmp_path / "out") == numbers(home / "whole")
+    ray = pytest.importorskip("ray")
+    ray.shutdown()  # one that another test began would be taken for it
+    monkeypatch.chdir(tmp_path)
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    monkeypatch.chdir(home)
+    monkeypatch.delattr("tacit.data.scale.answers")  # without which this machine's own processes are asked nothing
+    words = ["compare", "bc", *GRID[3:], *SMALL, *KNOBS[:1], *KNOBS[4:], "--out", "clustered", "--engine", "ray"]
+    assert main(words) == 0
+    assert numbers(home / "clustered") == [row for row in numbers(home / "whole") if row["recipe"] == "bc"]

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from tacit.evaluate import page
 from tacit.evaluate.claim import Claim
@@ -114,15 +116,18 @@ def _cost(name: str, value: float) -> str:
     return f"{value / 1e6:,.0f} MB" if name == "memory" else f"{value:,.0f}"
 
 
-def table(rows: Rows, budgets: Sequence[int], *, title: str = "") -> Table:
-    """The table for the terminal, each interval under its mean."""
+def table(rows: Rows, budgets: Sequence[int], *, title: str) -> RenderableType:
+    """The table for the terminal, each interval under its mean; no table where every cell failed."""
     head, body = _cells(rows, budgets, apart="\n")
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left", caption=CAPTION)
+    if not body:
+        return Text(title, style="table.title")
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in head:
         shown.add_column(name, justify="left" if name in ("recipe", "data") else "right")
     for cells in body:
         shown.add_row(*cells)
-    return shown
+    # Beside the table and not in it, where they would be squeezed to its width: a table may be narrow.
+    return Group(Text(title, style="table.title"), shown, Text(CAPTION, style="table.caption"))
 
 
 def markdown(rows: Rows, budgets: Sequence[int]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tacit.evaluate import grid
 from tacit.evaluate.interval import mean
@@ -52,6 +54,20 @@ def test_the_table_to_paste_has_a_cell_for_every_number_and_a_dash_for_none() ->
     assert told["lapo"]["training"] == "9 s" and told["lapo"]["success, 16 labels"].startswith("16")
     assert told["laom, taught 16 labels"]["success, 64 labels"] == "–"
     assert told["random"]["success, 64 labels"].startswith("10")  # who needs no label does the same with any number
+
+
+def shown(rows: list[dict[str, Any]], budgets: tuple[int, ...]) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as told:
+        console.print(grid.table(rows, budgets, title=grid.headline(rows, budgets)))
+    return told.get().splitlines()
+
+
+def test_words_beside_a_narrow_table_are_as_wide_as_the_terminal_and_none_stand_without_a_table() -> None:
+    told = shown(ROWS[6:], ())
+    assert max(map(len, told[2:4])) < 40, "the table is narrow"
+    assert "Means and 95 % intervals over seeds, on held-out episodes. The probes are" in "\n".join(told)
+    assert shown(ROWS[-1:], ()) == ["1 cell failed."]
 
 
 def test_where_an_environment_tells_of_no_success_the_return_is_compared() -> None:
