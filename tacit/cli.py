@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console, Group
 
-from tacit import __version__, checking, commands, comparing
+from tacit import __version__, checking, commands, comparing, training
 from tacit.datasets import VERBS
 from tacit.info import Told, Unknown, cards, info, listed, recipes
 
@@ -160,7 +160,7 @@ def _train(words: list[str]) -> Told:
         usage = "usage: tacit train RECIPE --data D --out O [OPTIONS]"
         more = "tacit train RECIPE --help tells its card and its knobs."
         raise _taught(Group(usage, listed(cards()), more), asked=bool(first))
-    form, told, run = commands.trainer(first)
+    form, told, run = training.trainer(first)
     return run(read(form, words[1:], name=f"train {first}", description=told))
 
 

@@ -56,9 +56,7 @@ def _made(node: ast.expr) -> Any:
     if name not in classes:
         raise here.Unknown.of("part", name, known=classes)
     cls = classes[name]
-    if any(word.arg is None for word in node.keywords):
-        raise ValueError(f"{name} was given **; wanted {written(cls)}.")
-    listed, named = [_made(one) for one in node.args], {word.arg: _made(word.value) for word in node.keywords}
+    listed, named = [_made(one) for one in node.args], {word.arg or "**": _made(word.value) for word in node.keywords}
     try:
         inspect.signature(cls).bind(*listed, **named)
     except TypeError as error:

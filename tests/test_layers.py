@@ -44,6 +44,7 @@ USES["demo"] = {*USES, "demo"}
 USES["cell"] = {*USES} - {"demo"}
 USES["comparison"] = {*USES} - {"demo"}
 USES["commands"] = {*USES, "commands"}
+USES["training"] = {*USES, "training"}
 USES["seen"] = {*USES}
 USES["checking"] = {*USES, "checking"}
 USES["comparing"] = {*USES, "comparing"}

@@ -18,8 +18,8 @@ from tacit.data.augment import shift as shifted
 from tacit.data.episodes import Episodes
 from tacit.data.scale import Engine
 from tacit.latents.keep import Work, kept, shown
-from tacit.latents.step import Step
 from tacit.latents.signals import names
+from tacit.latents.step import Step
 from tacit.part import Part, printed
 from tacit.parts.quantize import Bottled
 from tacit.spread import average
@@ -85,6 +85,9 @@ class LatentActions(Part):
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
         self.signals, self.names = nn.ModuleList(signals), names(signals)
+        self.furthest = max(
+            [reach, *(getattr(signal, "ahead", 1) for signal in signals)]
+        )  # steps
         self.of, self.stack, self.reach, self.ahead, self.along = of, stack, reach, ahead, along
         self.past = past + stack - 1  # how many frames before the present one are needed, in either way
         self.shift, self.cyclic, self.jitter, self.views = shift, cyclic, jitter, views
@@ -95,7 +98,7 @@ class LatentActions(Part):
     @property
     def length(self) -> int:
         """How many frames a training clip needs."""
-        return self.past + 1 + max([self.reach, *(signal.ahead for signal in self.signals)])  # type: ignore[arg-type]
+        return self.past + 1 + self.furthest
 
     def loss(self, clip: Clip) -> tuple[Tensor, dict[str, Tensor]]:
         if clip.time < self.length:

@@ -15,7 +15,7 @@ from tacit.parts.nested import Nested, shortest
 log = logging.getLogger("tacit")
 
 
-def shortened(model: LatentActions, data: Episodes, budget: int) -> LatentActions:
+def shortened(model: LatentActions, data: Episodes, *, budget: int) -> LatentActions:
     """The same model, of whose nested latent ``budget`` slots are kept; the one given stays as it is.
 
     A budget of 0 is left to the labels of ``data``: the smallest at which a decoder tells those that were held out from
@@ -36,7 +36,7 @@ def shortened(model: LatentActions, data: Episodes, budget: int) -> LatentAction
 
 def _cut(model: LatentActions, slots: int) -> LatentActions:
     made = copy.deepcopy(model)
-    made.bottleneck.budget = slots
+    made.bottleneck.budget = slots  # type: ignore[assignment]
     return made
 
 

@@ -40,7 +40,7 @@ def follow(
         (results/demo.json: normalised[method=lapo,labels=16].mean).
     """
     torch.manual_seed(plan.seed)
-    latents = latents if budget is None else shortened(latents, data, budget)
+    latents = latents if budget is None else shortened(latents, data, budget=budget)
     eyes, size = encoder or latents.encoder, latents.dim
     if latents.of != "frames":
         raise ValueError("This latent action model looks at states; follow acts by pictures, so train one on pictures.")

@@ -55,7 +55,8 @@ def laom(
     head = Head(features=short.dim, space=data.spec.space) if labelled and data.spec.space else None
     latents = LatentActions(
         encoder=encoder, inverse=Pair(features=features, dim=short.width, width=width), bottleneck=short,
-        forward=forward, label=head, weight=weight, matched=matched, signals=signals, stack=stack, reach=reach, ahead=False, shift=shift,
+        forward=forward, label=head, weight=weight, matched=matched, signals=signals, stack=stack,
+        reach=reach, ahead=False, shift=shift,
     )  # fmt: skip
     clips = data.clips(latents.length, labelled=labelled, after=latents.past)
     return fit(latents, clips, out, plan, about={"recipe": "laom"})

@@ -16,8 +16,8 @@ from tacit.envs.dots import Board
 from tacit.latents.forward import Change, Moved
 from tacit.latents.inverse import Between
 from tacit.latents.model import LatentActions
-from tacit.latents.step import Step
 from tacit.latents.signals import Arrow, Body, Composition, Covariance, Flowing, Motion, Null, Reversal, Signal, between
+from tacit.latents.step import Step
 from tacit.part import Part
 from tacit.parts.keypoints import Keypoints
 from tacit.parts.mlp import Flat
