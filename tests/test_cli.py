@@ -81,7 +81,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, said.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", ["collect", "label", "evaluate", "info", "recipes"])
+@pytest.mark.parametrize("name", ["collect", "label", "evaluate", "info", "recipes", "parts"])
 def test_help_of_a_command_shows_how_it_is_used(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     assert f"  tacit {name}" in capsys.readouterr().out

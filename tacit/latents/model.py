@@ -85,9 +85,7 @@ class LatentActions(Part):
         self.encoder, self.inverse, self.bottleneck = encoder, inverse, bottleneck
         self.onward, self.label, self.language = forward, label, language  # `forward` is torch's own name
         self.signals, self.names = nn.ModuleList(signals), names(signals)
-        self.furthest = max(
-            [reach, *(getattr(signal, "ahead", 1) for signal in signals)]
-        )  # steps
+        self.furthest = max([reach, *(getattr(signal, "ahead", 1) for signal in signals)])  # steps
         self.of, self.stack, self.reach, self.ahead, self.along = of, stack, reach, ahead, along
         self.past = past + stack - 1  # how many frames before the present one are needed, in either way
         self.shift, self.cyclic, self.jitter, self.views = shift, cyclic, jitter, views

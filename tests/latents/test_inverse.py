@@ -9,6 +9,8 @@ from torch import Tensor
 from tacit.clip import Clip, Space
 from tacit.latents.inverse import Difference
 from tacit.latents.model import LatentActions
+from tacit.latents.signals import Signal
+from tacit.latents.step import Step
 from tacit.part import Part
 from tacit.parts.outputs import Head
 from tacit.parts.quantize import Free
@@ -65,3 +67,32 @@ def test_a_label_teaches_a_single_step_whatever_the_reach() -> None:
     assert torch.equal(known, mask.any(1))
     assert (z[known] == 1).all() and taught[::4].unique().tolist() == [1] and taught[1::4].unique().tolist() == [3]
     assert z[~known].unique().tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("share", "matched"), [(0.25, True), (1.0, True), (0.25, False), (0.0, True)])
+def test_labels_that_are_matched_weigh_their_share_of_the_batch_and_signals_the_rest(
+    share: float, matched: bool
+) -> None:
+    class Dear(Signal):
+        weight = 2.0
+
+        def cost(self, model: LatentActions, step: Step) -> Tensor:
+            return step.found.z.new_tensor(5.0)
+
+    class Wrong(Head):
+        def cost(self, features: Tensor, actions: Tensor, *, known: Tensor) -> Tensor:
+            return features.new_tensor(3.0)
+
+    model = LatentActions(
+        inverse=Difference(features=1), bottleneck=Free(1), forward=Still(), of="state", weight=4.0, matched=matched,
+        label=Wrong(features=1, space=Space("discrete", 9)), signals=(Dear(),),
+    )  # fmt: skip
+    mask = torch.zeros(8, 1, dtype=torch.bool)
+    mask[: int(8 * share)] = True
+    clip = Clip(
+        state=torch.arange(2.0).expand(8, -1)[..., None], actions=torch.zeros(8, 1, dtype=torch.int64), mask=mask
+    )
+    cost, told = model.loss(clip)
+    assert told["label"] == 3.0 and told["dear"] == 5.0, "what is told is not weighed"
+    wanted = (4.0 * share * 3.0 + (1 - share) * 2.0 * 5.0) if matched else 4.0 * 3.0 + 2.0 * 5.0
+    assert float(cost) == pytest.approx(1.0 + wanted), "waiting costs 1"

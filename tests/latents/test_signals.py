@@ -326,7 +326,7 @@ def test_a_model_with_all_of_them_keeps_its_promises() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     made = seeing(Composition())
-    with pytest.raises(ValueError, match="a reach of 2"):
+    with pytest.raises(ValueError, match="trains on 3"):
         made.loss(Clip(frames=torch.zeros(4, 2, 3, *SIDE)))
     with pytest.raises(ValueError, match="Body wants the body's state"):
         seeing(Body(state=2, dim=WIDTH)).loss(Clip(frames=torch.zeros(4, 2, 3, *SIDE)))
