@@ -35,7 +35,7 @@ def clam(
     heads: int = 4,
     hidden: int = 256,
     labelled: float = 0.5,
-    weight: float = 0.01,
+    weight: float = 1.0,
     states: bool = False,
     plan: Plan = Plan(steps=50_000, batch=128, rate=3e-4),
 ) -> LatentActions:
@@ -43,9 +43,10 @@ def clam(
 
     Paper: Liang et al. 2025, CLAM: Continuous Latent Action Models for Robot Learning from Unlabeled Demonstrations
         (arXiv 2505.04999).
-    Differs: labels are drawn in ``labelled`` of every batch in place of every second step; action t is taught from the
-        latent of frames t and t + 1, of which the paper's two variants hold one each; a recorded action is taught one
-        step ahead. With ``states`` it learns from states, where the paper's ``weight`` is 1.
+    Differs: labels are drawn in ``labelled`` of every batch in place of every second step; action t is taught from
+        the latent of frames t and t + 1, of which the paper's two variants hold one each; a recorded action is taught
+        one step ahead. The paper's ``weight`` is 0.01 beside an error in pixels and 1 beside one in states; ours is
+        beside that error in units of copying, which is about a hundredth of the former.
     Published: 74 % success on Meta-World, and 16 % with a discrete latent and a decoder trained afterwards; two to
         three times the success of the best other latent actions.
     Ours: not measured.

@@ -38,8 +38,8 @@ def flexlam(
     """Finds an ordered list of codes of which the first few are an action too, so that few labels may go with few.
 
     Paper: FlexLAM 2026 (arXiv 2606.19408); nested dropout is Rippel et al. 2014 (arXiv 1402.0915).
-    Differs: the networks are plain ones of ours; how many slots there are and how a sample's number is drawn are
-        knobs, as the paper's own could not be read.
+    Differs: the networks are plain ones of ours; the loss is divided by the error of copying the last frame; how many
+        slots there are and how a sample's number is drawn are knobs, as the paper's own could not be read.
     Published: none that we could read; one model at least as good as those of fixed size at every budget.
     Ours: not measured.
     """

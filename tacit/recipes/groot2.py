@@ -34,7 +34,7 @@ def groot2(
 
     Paper: Cai et al. 2024, GROOT-2 (arXiv 2412.10410).
     Differs: convolutions and attention pooling in place of a Transformer-XL and pretrained vision; ``past`` frames of
-        memory; texts only, no wished returns; texts are matched to the window's sampled latent, and do not themselves
+        memory; texts only, no wished returns; a text's Gaussian is matched to that of its window, and does not itself
         act in training. Episodes without a text are the unlabelled ones.
     Published: none as one number: success by task in four environments, as figures and tables.
     Ours: not measured.

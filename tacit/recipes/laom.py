@@ -42,9 +42,9 @@ def laom(
 
     Paper: Nikulin et al. 2025, Latent Action Learning Requires Supervision in the Presence of Distractors
         (arXiv 2502.00379).
-    Differs: shifts only, without rotation and perspective; one shift for both of the inverse's frames and none for the
-        forward's, where the original draws each alone; a smaller encoder. The published ``weight`` of 0.01 is beside
-        an error in features, ours beside that error in units of copying, of which 0.1 is such a weight.
+    Differs: shifts only, without rotation and perspective; one shift for both of the inverse's frames and none for
+        the forward's, where the original draws each alone; a smaller encoder. The published ``weight`` of 0.01 is
+        beside an error in features, ours beside that error in units of copying, of which 0.1 is such a weight.
     Published: normalised return 0.44 with 2.5 % of labels under distractors, 4.2 times LAPO's.
     Ours: not measured.
     """

@@ -38,12 +38,13 @@ def univla(
     """Finds codes of what the task changes, by first finding others of all that its instruction does not explain.
 
     Paper: Bu et al. 2025, UniVLA: Learning to Act Anywhere with Task-centric Latent Actions (arXiv 2505.06111).
-    Differs: pairs are neighbouring frames, so bring data at about the rate of one a second; dead codes of the book that
-        learns are set down anew, and of no other; the first codes are withheld from a tenth of the samples, so that the
-        second can predict alone; the first reader goes without words in half of them, lest it lose its meaning when
-        they are dropped; the second stage's forward model starts afresh. Without ``encoder``, a ``Frozen``
-        DINOv2, one learns along and is taught by a slow copy of itself. Without ``language`` nothing makes the first
-        codes those that the task does not need: they are then only the first.
+    Differs: pairs are neighbouring frames, so bring data at about the rate of one a second; dead codes of the book
+        that learns are set down anew, and of no other; the first codes are withheld from a tenth of the samples, so
+        that the second can predict alone; the first reader goes without words in half of them, lest it lose its
+        meaning when they are dropped; the second stage's forward model starts afresh; the loss is divided by the
+        error of copying. Without ``encoder``, a ``Frozen`` DINOv2, one learns along and is taught by a slow copy of
+        itself. Without ``language`` nothing makes the first codes those that the task does not need: they are then
+        only the first.
     Published: 95.2 % success, the mean of four LIBERO suites; 86.3 % on LIBERO-Goal with a tenth of the demonstrations.
     Ours: not measured.
     """
