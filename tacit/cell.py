@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from tacit import data as recordings
 from tacit import info as here
@@ -101,6 +101,7 @@ class Method:
             elif knob not in known:
                 raise here.Unknown.of(f"knob of {name}", knob, known=known)
             else:
+                value = [value] if get_origin(hints[knob]) is tuple and not isinstance(value, list | tuple) else value
                 found = given(value, kind=kinds[knob], inside=knob) if knob in kinds else value
                 knobs[knob] = _fitting(f"{name}.{knob}", found, hints[knob])
         plan: Plan = signature.parameters["plan"].default
