@@ -18,7 +18,7 @@ from tacit.parts.outputs import Head
 from tacit.parts.quantize import Free
 from tacit.train import Plan, fit
 
-TINY = {"features": 32, "channels": 1, "base": 8, "width": 32, "layers": 1, "heads": 4, "hidden": 32}
+TINY = {"features": 32, "channels": 1, "base": 8, "width": 32, "layers": 1, "heads": 4, "hidden": 32, "weight": 0.01}
 
 
 def clam(

@@ -17,7 +17,7 @@ def laom_labels(
     out: Path | None,
     *,
     labelled: float = 0.2,
-    weight: float = 0.1,
+    weight: float = 0.1,  # what a label counts, beside an error of copying
     dim: int = 8192,
     size: int = 32,  # channels of the encoder; it makes 8 times as many features
     hidden: int = 1024,  # neurons of the networks behind the encoder
