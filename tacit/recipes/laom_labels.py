@@ -34,7 +34,17 @@ def laom_labels(
     Published: normalised return 0.44 with 2.5 % of labels under distractors, 4.2 times LAPO's.
     Ours: not measured.
     """
-    inside = {"labelled": labelled, "weight": weight}
-    sizes = {"dim": dim, "channels": size, "features": 8 * size, "width": hidden}
-    looks = {"stack": stack, "reach": reach, "shift": shift}
-    return laom(data, out, plan=plan, **inside, **sizes, **looks)  # type: ignore[arg-type]
+    return laom(
+        data,
+        out,
+        labelled=labelled,
+        weight=weight,
+        dim=dim,
+        channels=size,
+        features=8 * size,
+        width=hidden,
+        stack=stack,
+        reach=reach,
+        shift=shift,
+        plan=plan,
+    )
