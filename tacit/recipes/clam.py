@@ -49,7 +49,8 @@ def clam(
         beside that error in units of copying, which is about a hundredth of the former.
     Published: 74 % success on Meta-World, and 16 % with a discrete latent and a decoder trained afterwards; two to
         three times the success of the best other latent actions.
-    Ours: not measured.
+    Ours: 0.97 of R2 of play's actions on point_mass's states, read off by 64 labels, none inside training
+        (results/expertonly.json: value.control/point_mass, clam.expert and play).
     """
     torch.manual_seed(plan.seed)
     frame: Any = None if states else data.spec.pictures

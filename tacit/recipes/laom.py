@@ -46,7 +46,8 @@ def laom(
         the forward's, where the original draws each alone; a smaller encoder. The published ``weight`` of 0.01 is
         beside an error in features, ours beside that error in units of copying, of which 0.1 is such a weight.
     Published: normalised return 0.44 with 2.5 % of labels under distractors, 4.2 times LAPO's.
-    Ours: not measured.
+    Ours: 0.07 more R2 of the action on cheetah with shifts than without, single frames and 1,500 steps
+        (results/ladder.json: value.control/cheetah.shifts help features).
     """
     torch.manual_seed(plan.seed)
     encoder = Strided(channels=3 * stack, frame=data.spec.pictures, width=channels, dim=features)

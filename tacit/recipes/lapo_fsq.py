@@ -38,7 +38,8 @@ def lapo_fsq(
         loss is divided by the error of copying the frame, and only the newest of the stack is painted; levels and
         groups are ours.
     Published: linear probe's error of 16.41 without distractors and 29.17 with, 2.55 and 22.09 without a quantiser.
-    Ours: not measured.
+    Ours: 0.32 less R2 of the action than without rounding on cheetah, single frames and 1,500 steps
+        (results/ladder.json: value.control/cheetah.no quantiser beats rounding).
     """
     torch.manual_seed(plan.seed)
     short = bottleneck or FSQ(levels, groups=groups)
