@@ -84,7 +84,7 @@ def knobs(given: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise here.Unknown(f"--knobs was given {word!r}; wanted RECIPE.KNOB=VALUE, such as lapo.codes=16.")
         own = found.setdefault(recipe, {})
         try:
-            own[knob] = json.loads(value)
+            own[knob] = json.loads({"True": "true", "False": "false"}.get(value, value))
         except json.JSONDecodeError:
             own[knob] = value
     return found

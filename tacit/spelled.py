@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from rich.text import Text
 
 from tacit import info as here
 from tacit.info import Told
+from tacit.latents.forward import Onward
+from tacit.latents.signals import Signal
 from tacit.part import Part, ours
+from tacit.parts.quantize import Bottleneck
 
 PACKAGES = ("parts", "latents")  # what a method is made of; policies and worlds are trained first
 LIKE = 'such as "FSQ((5, 5, 5), groups=8)"; `tacit parts` lists them'
@@ -24,11 +28,18 @@ def given(value: Any, *, kind: type[Part], inside: str) -> Any:
     """What a knob is to hold: a part that is spelled, or that a folder holds as its ``inside``; of several, all."""
     if isinstance(value, list | tuple):
         return tuple(given(one, kind=kind, inside=inside) for one in value)
-    if not re.fullmatch(r"\s*\w+\s*\(.*\)\s*", str(value), re.DOTALL) or Path(value).exists():
+    text = str(value)
+    if os.path.exists(text) or not (word := re.match(r"[\s\['\"]*(\w+)", text)):
         return here.model(value, kind=kind, inside=inside)
-    part = spelled(str(value))
+    if not re.fullmatch(r"\s*\w+\s*\(.*\)\s*", text, re.DOTALL):
+        if "(" not in text and word[1] not in known():
+            return here.model(value, kind=kind, inside=inside)
+        raise ValueError(f"--{inside} was given {text!r:.200}; wanted one part, its brackets closed, {LIKE}.")
+    part = spelled(text)
     if not isinstance(part, kind):
-        raise ValueError(f"--{inside} was given {value}; wanted a {kind.__name__}, {LIKE}.")
+        raise ValueError(
+            f"--{inside} was given {text:.200}; wanted of kind {kind.__name__}, as `tacit parts` lists them."
+        )
     return part
 
 
@@ -61,7 +72,10 @@ def _made(node: ast.expr) -> Any:
         inspect.signature(cls).bind(*listed, **named)
     except TypeError as error:
         raise ValueError(f"{ast.unparse(node)}: {error}; wanted {written(cls)}.") from error
-    return cls(*listed, **named)
+    try:
+        return cls(*listed, **named)
+    except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # of another kind than it wants
+        raise ValueError(f"{ast.unparse(node):.200}: {error}; wanted {written(cls)}.") from error
 
 
 def known() -> dict[str, type[Part]]:
@@ -89,17 +103,24 @@ def _plain(signature: inspect.Signature) -> str:
 def parts() -> Told:
     """List the parts that methods are made of, and how each is spelled where an option wants a PART.
 
-    A folder with a saved one does as well. What others depend on need not be given: the recipe fits itself to it.
+    A folder with a saved one does as well. First come those that options of `tacit train` are named after.
 
       tacit parts
       tacit train lapo --bottleneck "FSQ((5, 5, 5), groups=8)" --data out/dots --out out/lapo --dry-run
       tacit train laom --signals "Null(0.1)" "Reversal(0.1)" --data out/dots --out out/laom --dry-run
     """
     rows = {
-        name: {"spelled": written(cls), "says": (cls.__doc__ or "").partition("\n")[0], "module": cls.__module__}
-        for name, cls in known().items()
+        name: {"spelled": written(cls), "says": (cls.__doc__ or "").partition("\n")[0], "for": _option(cls)}
+        for name, cls in sorted(known().items(), key=lambda item: (_option(item[1]) or "~", item[0]))
     }
-    table = Table("part", "what it is", "in", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("part", "what it is", "for", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows.values():
-        table.add_row(Text(row["spelled"], style="bold"), row["says"].replace("``", ""), row["module"][6:])
+        table.add_row(Text(row["spelled"], style="bold"), row["says"].replace("``", ""), row["for"])
     return Told(rows, table)
+
+
+def _option(cls: type[Part]) -> str:
+    """The option that takes such parts; others are for what these hold, and for Python."""
+    kinds = {Bottleneck: "--bottleneck", Signal: "--signals", Onward: "--onward"}
+    named = {"Sentences": "--language", "Frozen": "--encoder", "Strided": "--encoder", "Keypoints": "--encoder"}
+    return next((option for kind, option in kinds.items() if issubclass(cls, kind)), named.get(cls.__name__, ""))

@@ -144,6 +144,15 @@ def differences(before: Any, now: Any, *, name: str = "") -> Iterator[str]:
         yield f"{name} was {_brief(before)} and is now {_brief(now)}"
 
 
+def noted(note: Path) -> dict[str, Any]:
+    """What a run wrote down of itself."""
+    try:
+        run: dict[str, Any] = json.loads(note.read_text())
+        return run | {"story": dict(run["story"]), "finished": bool(run["finished"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{note} is damaged ({error}); delete {note.parent} to begin that run anew.") from error
+
+
 def named(differing: Sequence[str], *, first: str = "") -> str:
     """The first few differences as one clause, the one in ``first`` before all others, and how many more there are."""
     order = sorted(differing, key=lambda difference: not difference.startswith(f"{first} "))

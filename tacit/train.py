@@ -165,7 +165,7 @@ class _Run:
             told["data"] = getattr(source, "fingerprint", "")
             self.story = json.loads(json.dumps({**about, **told}, default=str))
             if (out / "run.json").exists():
-                self._recall(json.loads((out / "run.json").read_text()))
+                self._recall(state.noted(out / "run.json"))
             self._agree()
 
     def _keep_apart(self) -> None:

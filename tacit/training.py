@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,8 +49,9 @@ def trainer(name: str) -> tuple[type[Any], str, Callable[[Any], Told]]:
     inputs = "".join(f" {knob.upper()}" for knob, default in card.knobs.items() if not default)
 
     def run(asked: Any) -> Told:
-        mine = [f.name for f in dataclasses.fields(form) if f.name not in (*Run.__dataclass_fields__, "plan")]
-        knobs = {knob: getattr(asked, knob) for knob in mine}
+        mine = {field.metadata["knob"]: field.name for field in dataclasses.fields(form) if "knob" in field.metadata}
+        knobs = {knob: getattr(asked, option) for knob, option in mine.items()}
+        _spared(asked.out, [knobs[knob] for knob in kinds])
         for knob in kinds:
             if knobs[knob] is not None:
                 knobs[knob] = given(knobs[knob], kind=kinds[knob], inside=knob)
@@ -74,8 +75,24 @@ def _form(recipe: Callable[..., Any], card: here.Card) -> type[Any]:
         kind: Any = hints[knob] if knob not in kinds else Positional[Path] if wanted else Parts if several else Made
         if knob != "plan":  # which has options of its own, and words for each
             kind = Annotated[kind, arg(help=told, metavar=knob.upper()) if wanted else arg(help=told)]
-        fields.append((knob, kind) if wanted else (knob, kind, dataclasses.field(default=parameter.default)))
+        option = f"{recipe.__name__}_{knob}" if knob in Run.__dataclass_fields__ else knob  # `size` is the pictures'
+        about: dict[str, Any] = {} if knob == "plan" else {"metadata": {"knob": knob}}
+        about |= {} if wanted else {"default": parameter.default}
+        fields.append((option, kind, dataclasses.field(**about)))
     return dataclasses.make_dataclass(recipe.__name__, fields, bases=(Run,), frozen=True, kw_only=True)
+
+
+def _spared(out: Path, inputs: Sequence[Any]) -> None:
+    """Refuse to train over recordings, over a model that is trained from, and over what no training left there."""
+    given = [value for value in inputs if isinstance(value, str | Path) and Path(value).exists()]
+    what = (
+        "recordings" if (out / "meta" / "info.json").exists()
+        else "a model that is given here" if out.exists() and any(out.samefile(value) for value in given)
+        else "a config.json that no training wrote" if (out / "config.json").exists() and not any(out.rglob("run.json"))
+        else ""
+    )  # fmt: skip
+    if what:
+        raise here.Unknown(f"--out {out} holds {what}, which would be written over; give another folder.")
 
 
 def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
@@ -87,6 +104,8 @@ def _trained(name: str, recipe: Callable[..., Any], asked: Any) -> Told:
     from tacit.rehearsal import few, forewarned, rehearse
     from tacit.watch import Health, watching
 
+    if asked.labels is not None and asked.labels < 0:
+        raise here.Unknown(f"--labels was given {asked.labels}; wanted how many labels may be seen, from 0.")
     whole = opened(asked.data)
     frame = here.sides(asked.size, whole.spec.frame, name=asked.data)  # a recipe that wants pictures says so itself
     if asked.stream:

@@ -37,7 +37,7 @@ USES: dict[str, set[str]] = {
 }
 USES["watch"] = {"clip", "part", "spread", "state", "train"}
 USES["info"] = {*USES}
-USES["spelled"] = {"part", "info"}
+USES["spelled"] = {"part", "parts", "latents", "info"}
 USES["rehearsal"] = {*USES}
 USES["hints"] = {*USES}
 USES["demo"] = {*USES, "demo"}

@@ -10,6 +10,7 @@ import pytest
 from tacit import spelled
 from tacit.cli import main
 from tacit.data.collect import collect
+from tacit.info import Unknown
 from tacit.latents.signals import Null, Reversal, Signal
 from tacit.part import Part, config
 from tacit.parts.books import VQ, Residual
@@ -39,6 +40,8 @@ def test_a_part_is_what_it_is_in_python(text: str, part: Part) -> None:
         ("Free(0)", "width"),
         ("Free(8", "spells no part; wanted one such as"),
         ("Free(8).save('here')", "no part 'Free"),
+        ("FSQ((5, 5), groups='2')", r"wanted FSQ\(levels"),
+        ("Nested(64)", r"wanted Nested\(bottleneck"),
         ("Free(width)", "'width' was given to a part; it may hold numbers"),
         ("Free(**{})", "wanted Free"),
         ("Free(*[8])", "may hold numbers"),
@@ -63,14 +66,19 @@ def test_a_knob_takes_a_spelling_or_a_folder_or_several_and_of_the_right_kind(tm
     assert config(both[0]) == config(both[1])
     some = spelled.given(["Null(0.5)", "Reversal()"], kind=Signal, inside="signals")
     assert [config(s) for s in some] == [config(Null(0.5)), config(Reversal())]
-    with pytest.raises(ValueError, match=r"--bottleneck was given Null\(\); wanted a Bottleneck"):
+    for text in ("FSQ", "FSQ((3, 3)", '["Null()"]', "Nested(" * 50):
+        with pytest.raises(ValueError, match="wanted one"):
+            spelled.given(text, kind=Bottleneck, inside="bottleneck")
+    with pytest.raises(Unknown, match="no saved model"):
+        spelled.given(tmp_path / "nothing", kind=Bottleneck, inside="bottleneck")
+    with pytest.raises(ValueError, match=r"--bottleneck was given Null\(\); wanted of kind Bottleneck"):
         spelled.given("Null()", kind=Bottleneck, inside="bottleneck")
 
 
 def test_every_part_is_listed_with_how_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parts", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert rows["FSQ"]["spelled"] == "FSQ(levels, *, groups=1)" and rows["Null"]["module"] == "tacit.latents.signals"
+    assert rows["FSQ"]["spelled"] == "FSQ(levels, *, groups=1)" and rows["Null"]["for"] == "--signals"
     assert {"VQ", "Learnt", "NSVQ", "Residual", "LFQ", "Sparse", "Rotation", "Nested", "Frozen", "Sentences"} <= {*rows}
     assert not {"Bottleneck", "Signal", "Part"} & {*rows}, "a ground that others stand on does nothing"
     assert all(row["says"] for row in rows.values())
@@ -90,4 +98,4 @@ def test_a_recipe_is_trained_with_the_parts_that_were_spelled(
     steps = [json.loads(line) for line in (tmp_path / "lapo" / "log.jsonl").read_text().splitlines()]
     assert all({"null", "composition", "doubt"} <= {*step} for step in steps)
     assert main([*asked, "--bottleneck", "Null()"]) == 1
-    assert "wanted a Bottleneck" in capsys.readouterr().err
+    assert "wanted of kind Bottleneck" in capsys.readouterr().err

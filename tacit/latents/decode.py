@@ -283,11 +283,21 @@ def _ridges(given: Tensor, said: Tensor, ways: Sequence[Way]) -> tuple[Tensor, T
     bias = said.mean(0) * (not ways[0].anchored)
     told = given.any(0)
     some, slopes = given[:, told], given.new_zeros(len(ways), given.shape[1], said.shape[1])
-    values, vectors = torch.linalg.eigh(some.T @ some)
+    values, vectors = _axes(some.T @ some)
     along = vectors.T @ (some.T @ (said - bias))
     firm = torch.tensor([way.firmness for way in ways])[:, None]
     slopes[:, told] = vectors @ (along / (values.clamp(min=0) + firm)[..., None])
     return bias, slopes
+
+
+def _axes(square: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors; of latents that hardly differ single precision may not find them."""
+    try:
+        return torch.linalg.eigh(square)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        size = square.diagonal().mean().clamp(min=1e-12).double()
+        values, vectors = torch.linalg.eigh(square.double() + 1e-9 * size * torch.eye(len(square), dtype=torch.float64))
+        return values.float(), vectors.float()
 
 
 @torch.no_grad()

@@ -71,6 +71,12 @@ class LatentActions(Part):
                 f"Given {of=}, {past=}, {reach=}, {shift=}, {jitter=}, {weight=}; wanted of='frames' or 'state', a "
                 "reach from 1, a jitter up to 1, nothing below 0. Clips of N frames have a past of up to N - 2."
             )
+        if matched and label is None or not all(0 <= getattr(s, "weight", 0) < torch.inf for s in signals):
+            raise ValueError(
+                f"Given {matched=} with label={type(label).__name__}, and signals that weigh "
+                f"{[getattr(s, 'weight', None) for s in signals]}; labels can be matched where there is a head for "
+                "them (labelled above 0), and weights are from 0 on."
+            )
         if along and reach > 1 or (shift or jitter) and of == "state":
             raise ValueError(
                 f"Given {along=}, {reach=}, {shift=}, {jitter=}, {of=}; along has a reach of 1, and states have "

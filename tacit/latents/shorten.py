@@ -28,9 +28,15 @@ def shortened(model: LatentActions, data: Episodes, *, budget: int) -> LatentAct
         )
     if not budget:
         scores = {slots: _told(_cut(model, slots), data) for slots in range(1, model.bottleneck.slots + 1)}
+        if not np.isfinite(list(scores.values())).any():
+            raise ValueError(
+                f"{data.labelled} labels are too few for some to be held out, by which a budget could be chosen; give "
+                "more, or a budget from 1."
+            )
         budget = shortest(scores)
         found = ", ".join(f"{score:.2f} with {slots}" for slots, score in scores.items())
-        log.warning("%d of %d slots are kept: R2 of labels held out is %s.", budget, len(scores), found)
+        doubt = "" if max(scores.values()) > 0 else " None tells anything of them: give more labels, or a budget."
+        log.warning("%d of %d slots are kept: R2 of labels held out is %s.%s", budget, len(scores), found, doubt)
     return _cut(model, budget)
 
 

@@ -129,3 +129,19 @@ def test_ridges_of_every_firmness_at_once_are_those_that_normal_equations_give()
             said = made.scores(labels.latent[out], labels.before[out], seen=labels.seen[out])
             missed.append((said - labels.action[out]).square())
         assert errors[way] == pytest.approx(float(torch.cat(missed).mean()), rel=1e-4)
+
+
+def test_axes_are_found_where_single_precision_does_not_find_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    single = torch.linalg.eigh
+
+    def failing(square: torch.Tensor) -> Any:
+        if square.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("did not converge")
+        return single(square)
+
+    labels, _ = noisy(200, seed=0)
+    way, told = Way("linear", memory=False), (labels.latent, labels.before, labels.seen)
+    wanted = Decoder(space=Space("continuous", 2), latent=2, features=0).fit(labels, way)(*told)
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    found = Decoder(space=Space("continuous", 2), latent=2, features=0).fit(labels, way)(*told)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)

@@ -66,3 +66,8 @@ def test_a_budget_that_is_given_is_kept_and_saved(tmp_path: Path) -> None:
 def test_a_latent_without_slots_has_no_budget() -> None:
     with pytest.raises(ValueError, match="budget of 2 slots.*Free has no slots; train flexlam"):
         shortened(ordered(Free(4)), moving(0), budget=2)
+
+
+def test_where_no_label_can_be_held_out_no_budget_is_chosen() -> None:
+    with pytest.raises(ValueError, match="1 labels are too few for some to be held out"):
+        shortened(ordered(Nested(Free(4), slots=4)).eval(), moving(0).keep_labels(1), budget=0)
