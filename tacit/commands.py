@@ -175,8 +175,8 @@ def label(
 
     latents = here.model(model, kind=LatentActions, inside="latents")
     frame, episodes = here.frame(latents), opened(data)
-    if budget is not None:
-        latents = shortened(latents, cache(episodes, size=frame), budget=budget)
+    if budget:  # one that the labels choose waits for the pictures, which a dry run does not write
+        latents = shortened(latents, episodes, budget=budget)
     facts: dict[str, Any] = {"model": model, "out": out, "dry_run": dry_run, "dim": latents.dim, **counted(episodes)}
     if dry_run:
         some = few(episodes, frame=frame, frames=1)
@@ -188,6 +188,7 @@ def label(
         return Told(facts | {"seconds": seconds}, told)
     began = time.perf_counter()
     small = cache(episodes, size=frame, workers=max(2, workers), engine=engine)
+    latents = shortened(latents, small, budget=0) if budget == 0 else latents
     written = labelled(latents, small, out=out, workers=workers, engine=engine)
     seconds = time.perf_counter() - began
     told = f"{out}: {counts(written)}, a latent of {latents.dim} numbers a transition, in {took(seconds)}."

@@ -84,3 +84,29 @@ def test_a_damaged_note_of_a_run_is_named(
     capsys.readouterr()
     assert main(asked) == 1
     assert "run.json is damaged" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_label_writes_nothing_whatever_its_budget(dots: Path, tmp_path: Path) -> None:
+    asked = [
+        "train",
+        "flexlam",
+        "--slots",
+        "2",
+        "--levels",
+        "3",
+        "--features",
+        "16",
+        "--channels",
+        "4",
+        "--neurons",
+        "16",
+    ]
+    model = str(tmp_path / "flex")
+    assert main([*asked, "--base", "8", *SMALL, "--data", str(dots), "--out", model]) == 0
+    raw = tmp_path / "raw"
+    collect("dots/plain", raw, episodes=4, size=16, workers=1)
+    before = sorted(raw.rglob("*"))
+    for budget in ("0", "1"):
+        words = ["label", model, "--data", str(raw), "--budget", budget, "--out", str(tmp_path / "none"), "--dry-run"]
+        assert main(words) == 0
+    assert sorted(raw.rglob("*")) == before and not (tmp_path / "none").exists()
