@@ -23,7 +23,7 @@ from tacit.data.scale import Engine, Fault, spread
 from tacit.evaluate import grid
 from tacit.evaluate.report import Report, duration
 from tacit.part import write
-from tacit.state import command, differences
+from tacit.state import command, differences, recalled
 from tacit.train import Interrupted
 
 NOTE = "compare.json"
@@ -123,7 +123,7 @@ class Work:
     def read(self, cell: Cell) -> dict[str, Any]:
         """A cell as it was kept."""
         note = self.note(cell)
-        found = _recalled(note, rows=list, failed=str, seconds=float)
+        found = recalled(note, rows=list, failed=str, seconds=float)
         if not found["rows"] or not all(_tells(row, cell) for row in found["rows"]):
             raise ValueError(f"{note} is damaged: its rows are not those of {cell}")
         return found
@@ -140,18 +140,6 @@ class Work:
 def _tells(row: Any, cell: Cell) -> bool:
     """Whether it is a row of this cell, with what a report sorts rows by."""
     return isinstance(row, dict) and cell.row.items() <= row.items() and {"labels", "taught"} <= row.keys()
-
-
-def _recalled(path: Path, **wanted: type) -> dict[str, Any]:
-    """What was written down in a file; one that is not whole, or holds something else, is named."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    told = found if isinstance(found, dict) else {}
-    if lost := [key for key, kind in wanted.items() if not isinstance(told.get(key), kind)]:
-        raise ValueError(f"{path} is damaged: it does not tell its {' and '.join(lost)}")
-    return told
 
 
 def planned(recipes: Sequence[Recipe], data: Sequence[Path], *, seeds: int | Sequence[int]) -> list[Cell]:
@@ -271,7 +259,7 @@ def _settled(out: Path, now: dict[str, Any], *, fresh: bool) -> None:
     if fresh and out.exists():
         shutil.rmtree(out)
     try:
-        before = _recalled(note, recipes=dict, data=dict) if note.exists() else now
+        before = recalled(note, recipes=dict, data=dict) if note.exists() else now
     except ValueError as error:
         lost = "Nothing else tells which settings the cells beside it were made with"
         raise ValueError(f"{error}. {lost}: give another folder, or --fresh to delete {out} and begin anew.") from error

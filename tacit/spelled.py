@@ -6,6 +6,7 @@ import ast
 import inspect
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,12 @@ def _made(node: ast.expr) -> Any:
     cls = classes[name]
     listed, named = [_made(one) for one in node.args], {word.arg or "**": _made(word.value) for word in node.keywords}
     try:
-        inspect.signature(cls).bind(*listed, **named)
-    except TypeError as error:
-        raise ValueError(f"{ast.unparse(node)}: {error}; wanted {written(cls)}.") from error
-    try:
         return cls(*listed, **named)
-    except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # of another kind than it wants
+    except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # too few, unknown, of another kind
         raise ValueError(f"{ast.unparse(node):.200}: {error}; wanted {written(cls)}.") from error
 
 
+@cache
 def known() -> dict[str, type[Part]]:
     """Everything that a method can be made of, by name; a ground that others stand on is none."""
     modules = [f"tacit.{p}.{path.stem}" for p in PACKAGES for path in sorted((Path(__file__).parent / p).glob("*.py"))]
@@ -92,12 +90,9 @@ def known() -> dict[str, type[Part]]:
 
 def written(cls: type[Part]) -> str:
     """How a part is asked for."""
-    return f"{cls.__name__}{_plain(inspect.signature(cls))}"
-
-
-def _plain(signature: inspect.Signature) -> str:
+    signature = inspect.signature(cls)
     bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+    return cls.__name__ + str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
 def parts() -> Told:

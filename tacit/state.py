@@ -144,13 +144,16 @@ def differences(before: Any, now: Any, *, name: str = "") -> Iterator[str]:
         yield f"{name} was {_brief(before)} and is now {_brief(now)}"
 
 
-def noted(note: Path) -> dict[str, Any]:
-    """What a run wrote down of itself."""
+def recalled(path: Path, **wanted: type) -> dict[str, Any]:
+    """What was written down in a file; one that is not whole, or holds something else, is named."""
     try:
-        run: dict[str, Any] = json.loads(note.read_text())
-        return run | {"story": dict(run["story"]), "finished": bool(run["finished"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{note} is damaged ({error}); delete {note.parent} to begin that run anew.") from error
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    told = found if isinstance(found, dict) else {}
+    if lost := [key for key, kind in wanted.items() if not isinstance(told.get(key), kind)]:
+        raise ValueError(f"{path} is damaged: it does not tell its {' and '.join(lost)}")
+    return told
 
 
 def named(differing: Sequence[str], *, first: str = "") -> str:

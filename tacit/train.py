@@ -165,7 +165,11 @@ class _Run:
             told["data"] = getattr(source, "fingerprint", "")
             self.story = json.loads(json.dumps({**about, **told}, default=str))
             if (out / "run.json").exists():
-                self._recall(state.noted(out / "run.json"))
+                try:
+                    run = state.recalled(out / "run.json", story=dict, finished=bool)
+                except ValueError as error:
+                    raise ValueError(f"{error}; delete {out} to begin that run anew.") from error
+                self._recall(run)
             self._agree()
 
     def _keep_apart(self) -> None:

@@ -253,7 +253,7 @@ def beside(latent: Tensor, before: Tensor, *, seen: Tensor, basis: Tensor) -> Te
 
 def _laid(labels: Labels, *, space: Space, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Labels as a fit wants them: what may be told of each, and what is to be said of it."""
-    return beside(labels.latent, labels.before, seen=labels.seen, basis=basis), _said(labels.action, space)
+    return beside(labels.latent, labels.before, seen=labels.seen, basis=basis), spoken(labels.action, space)
 
 
 def _families(ways: Iterable[Way]) -> list[list[Way]]:
@@ -346,5 +346,6 @@ def _fitted(labels: Labels, way: Way, space: Space, basis: Tensor) -> Decoder:
     return made.fit(labels, way)
 
 
-def _said(action: Tensor, space: Space) -> Tensor:
+def spoken(action: Tensor, space: Space) -> Tensor:
+    """Actions as numbers: vectors as they are, and for each choice a one."""
     return F.one_hot(action, space.size).float() if space.discrete else action.float()

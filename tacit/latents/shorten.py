@@ -6,9 +6,10 @@ import copy
 import logging
 
 import numpy as np
+import torch
 
 from tacit.data.episodes import Episodes
-from tacit.latents.decode import decoder
+from tacit.latents.decode import decoder, spoken
 from tacit.latents.model import LatentActions
 from tacit.parts.nested import Nested, shortest
 
@@ -27,7 +28,7 @@ def shortened(model: LatentActions, data: Episodes, *, budget: int) -> LatentAct
             "train flexlam, or give a recipe a Nested bottleneck."
         )
     if not budget:
-        scores = {slots: _told(_cut(model, slots), data) for slots in range(1, model.bottleneck.slots + 1)}
+        scores = _scores(model, data, slots=model.bottleneck.slots)
         if not np.isfinite(list(scores.values())).any():
             raise ValueError(
                 f"{data.labelled} labels are too few for some to be held out, by which a budget could be chosen; give "
@@ -40,17 +41,16 @@ def shortened(model: LatentActions, data: Episodes, *, budget: int) -> LatentAct
     return _cut(model, budget)
 
 
+def _scores(model: LatentActions, data: Episodes, *, slots: int) -> dict[int, float]:
+    """R2 of labels held out, by the best decoder of the others, for every number of slots."""
+    every, space = data.column("actions"), data.spec.actions
+    assert every is not None
+    whole = max(float(spoken(torch.from_numpy(every[data.mask]), space).var(0, correction=0).mean()), 1e-12)
+    errors = {count: decoder(_cut(model, count), data)[1] for count in range(1, slots + 1)}
+    return {count: 1 - min(by.values()) / whole for count, by in errors.items()}
+
+
 def _cut(model: LatentActions, slots: int) -> LatentActions:
     made = copy.deepcopy(model)
     made.bottleneck.budget = slots  # type: ignore[assignment]
     return made
-
-
-def _told(model: LatentActions, data: Episodes) -> float:
-    """R2 of labels held out, by the best decoder of the others."""
-    _, errors = decoder(model, data)
-    actions, space = data.column("actions"), data.spec.actions
-    assert actions is not None
-    known = actions[data.mask]
-    rows = np.eye(space.size)[known] if space.discrete else known
-    return 1 - min(errors.values()) / max(float(rows.var(0).mean()), 1e-12)

@@ -36,7 +36,7 @@ def bc(
         0.18 with 64 (results/demo.json: normalised[method=bc,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    frame = data.spec.pictures
+    frame = data.spec.pictures  # asked for though an encoder be given: without pictures it sees nothing
     look: Any = encoder or Keypoints(frame=frame, points=points, width=width)
     policy = Cloning(
         encoder=look,

@@ -39,7 +39,7 @@ def idm(
         0.26 with 64 (results/demo.json: normalised[method=idm,labels=64].mean).
     """
     torch.manual_seed(plan.seed)
-    frame = data.spec.pictures
+    frame = data.spec.pictures  # asked for though an encoder be given: without pictures it sees nothing
     eyes = encoder or Keypoints(frame=frame, points=16)
     head = Head(features=eyes.dim * (past + 2), space=data.spec.actions, width=hidden)  # type: ignore[operator]
     inverse = Supervised(encoder=eyes, features=eyes.dim, head=head, past=past)  # type: ignore[arg-type]
